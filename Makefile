@@ -1,0 +1,52 @@
+# Two commands do everything: `make demo` and `make test`. Each sets up .venv by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint bench clean help
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   set up, show the flow of a batch of simulated events, train a few steps"
+	@echo "make test   set up, run the tests"
+	@echo "make lint   ruff, mypy and import-linter"
+	@echo "make bench  time collate, packing and recording beside their yardsticks"
+	@echo "make clean  remove .venv and caches"
+
+.venv/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "icediag needs Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+
+# Empty files remember what is installed; a changed requirement installs again.
+.venv/.run: .venv/pyvenv.cfg pyproject.toml constraints.txt
+	$(PIP) --editable .
+	@touch $@
+
+.venv/.test: .venv/.run
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+.venv/.dev: .venv/.test
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+demo: .venv/.run
+	$(BIN)/icediag shapes --events 256 --depth 1
+	rm -rf runs/demo
+	$(BIN)/icediag train --events 512 --batch-size 64 --epochs 2 --out runs/demo
+
+test: .venv/.test
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/.run
+	$(BIN)/icediag bench
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -1,0 +1,172 @@
+"""A value is NaN or infinite.
+
+What it looks at:
+    Outputs and gradients of every stage, in the order of the flow. The finding names the first
+    stage that gives a value that is not finite although all it was given is.
+Why it hurts:
+    NaN spreads to everything computed from it; after one optimizer step all weights are NaN.
+A bad run:
+    A logarithm of a charge that is 0, a division by the length of a zero vector, an overflow in
+    half precision.
+What to do:
+    Guard the operation at the stage that is named: clamp its argument, add a floor to its
+    denominator, compute it in float32. For a gradient: use a form whose slope is finite too.
+Limits:
+    A mask of 0 and -inf, to be added to logits, is in order and passed over; so is any -inf beside
+    finite values while the loss is finite, as in scores that are masked before a softmax. Inside a
+    stage the operation is not named. A NaN that the model replaces again is still reported. Of a
+    stage that runs many times in a batch, only the first calls are looked at.
+"""
+
+import math
+
+from icediag.finding import Finding
+from icediag.recording import Facts, Recording, StageRecord, TensorRecord, Unjudged
+
+CODE = "V01"
+NAME = "non-finite-value"
+
+
+def _bad(tensor: TensorRecord, *, masks: bool = True) -> bool:
+    """Whether a tensor holds NaN or infinities; with `masks`, -inf beside finite values may be."""
+    facts = tensor.facts
+    if facts is None or facts.additive_mask:
+        return False
+    wrong = facts.nans + facts.positive_infs
+    if not masks or facts.minimum is None:
+        wrong += facts.negative_infs
+    return wrong > 0
+
+
+def _counts(facts: Facts) -> dict[str, int]:
+    return {
+        "nans": facts.nans,
+        "positive_infs": facts.positive_infs,
+        "negative_infs": facts.negative_infs,
+        "values": facts.count,
+    }
+
+
+def _finding(stage: StageRecord, tensor: TensorRecord, what: str, remedy: str) -> Finding:
+    assert tensor.facts is not None
+    counts = _counts(tensor.facts)
+    infinite = counts["positive_infs"] + counts["negative_infs"]
+    numbers = [
+        f"{n:,} {kind}" for n, kind in ((counts["nans"], "NaN"), (infinite, "infinite")) if n
+    ]
+    return Finding(
+        code=CODE,
+        name=NAME,
+        severity="error",
+        stage=stage.name,
+        message=f"{what} {' and '.join(numbers)} of {counts['values']:,} values.",
+        evidence={"tensor": tensor.path, "role": tensor.role, **counts},
+        remedy=remedy,
+        location=stage.location,
+    )
+
+
+def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
+    """Name the stage where the first value that is not finite appears, forward and backward."""
+    if not any(tensor.facts for stage in recording.stages for tensor in stage.tensors):
+        return Unjudged(name=NAME, reason="values were not recorded")
+    found = _first_forward(recording) or _first_backward(recording) or _first_weights(recording)
+    return (found,) if found is not None else ()
+
+
+def _first_forward(recording: Recording) -> Finding | None:
+    # What a mask hides does not reach the loss.
+    masks = recording.loss is not None and math.isfinite(recording.loss)
+    stages = recording.stages
+    for i, stage in enumerate(stages):
+        inputs = [t for t in stage.tensors if t.role == "in" and _bad(t, masks=masks)]
+        outputs = [
+            t
+            for t in stage.tensors
+            if t.role == "out" and _bad(t, masks=masks and stage.kind != "item")
+        ]
+        if inputs:
+            # Nothing before gave it: it arose in the code around this stage.
+            around = _around(recording, i)
+            return _finding(
+                around or stage,
+                inputs[0],
+                f"In its own code, before {stage.name}, arise"
+                if around
+                else f"Before it, outside of every stage that was recorded, arise in "
+                f"{inputs[0].path}",
+                "Guard the operation there whose argument reaches a pole or overflows.",
+            )
+        if not outputs:
+            continue
+        # An outer stage begins before the inner one that is at fault: look inside first.
+        if any(
+            _bad(tensor, masks=masks)
+            for within in _inside(recording, i)
+            for tensor in within.tensors
+            if tensor.role != "grad"
+        ):
+            continue
+        if stage.kind == "item":
+            return _finding(
+                stage,
+                outputs[0],
+                f"The data set gives {outputs[0].path or 'samples'} with",
+                "Drop or repair these samples where the data set is read.",
+            )
+        return _finding(
+            stage,
+            outputs[0],
+            "All that goes in is finite, and out come",
+            "Guard the operation in this stage whose argument reaches a pole or overflows.",
+        )
+    return None
+
+
+def _around(recording: Recording, i: int) -> StageRecord | None:
+    """The stage that stage i ran inside of."""
+    depth = recording.stages[i].depth
+    return next((s for s in reversed(recording.stages[:i]) if s.depth < depth), None)
+
+
+def _inside(recording: Recording, i: int) -> list[StageRecord]:
+    """Stages that ran inside of stage i."""
+    depth = recording.stages[i].depth
+    inner = []
+    for stage in recording.stages[i + 1 :]:
+        if stage.depth <= depth:
+            break
+        inner.append(stage)
+    return inner
+
+
+def _first_backward(recording: Recording) -> Finding | None:
+    """The last stage in the flow, which is the first on the way back, with a bad gradient."""
+    for stage in reversed(recording.stages):
+        for tensor in stage.tensors:
+            if tensor.role == "grad" and _bad(tensor, masks=False):
+                return _finding(
+                    stage,
+                    tensor,
+                    "Every value is finite, but the gradient that comes back to it has",
+                    "What follows this stage needs a form with a finite slope.",
+                )
+    return None
+
+
+def _first_weights(recording: Recording) -> Finding | None:
+    """The last part of the model whose weights alone get a bad gradient."""
+    for part in reversed(recording.parameters):
+        if not math.isfinite(part.gradient_norm):
+            return Finding(
+                code=CODE,
+                name=NAME,
+                severity="error",
+                stage=part.stage,
+                message="Every value is finite, and so is what comes back to it, but the gradient "
+                f"of its weights has a norm of {part.gradient_norm}.",
+                evidence={"gradient_norm": part.gradient_norm, "parameters": part.parameters},
+                remedy="An operation inside of this part needs a form with a finite slope.",
+                location=next((s.location for s in recording.stages if s.name == part.stage), None),
+            )
+    return None

@@ -1,0 +1,29 @@
+"""`icediag bench`: what parts of a training step cost, each beside its yardstick."""
+
+from typing import Annotated
+
+import typer
+
+from .options import Seed
+
+
+def bench(
+    events: Annotated[
+        int, typer.Option("--events", min=2, metavar="N", help="Simulated events in the batch.")
+    ] = 256,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=3, metavar="N", help="Timings of each part.")
+    ] = 30,
+    seed: Seed = 0,
+) -> int:
+    """Time collate, packing and recording beside their yardsticks, in turn, in one run."""
+    from rich.console import Console
+
+    from icediag.instruments.bench import measure
+    from icediag.reports.bench import render_bench
+
+    console = Console()
+    with console.status(f"timing {events:,} events, {repeats} times each"):
+        rows = measure(events, repeats=repeats, seed=seed)
+    console.file.write(render_bench(rows, width=console.width))
+    return 0

@@ -1,0 +1,131 @@
+"""What a command works on: the built-in pipeline or the user's own, and on which device."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from icediag.errors import IcediagError
+from icediag.pipeline import Pipeline
+
+
+def load_pipeline(
+    name: str | None,
+    *,
+    data: Path | None,
+    files: int | None,
+    events: int,
+    faults: Sequence[str] | None,
+    head: str,
+    backend: str,
+    batch_size: int | None,
+    seed: int,
+) -> Pipeline:
+    """The pipeline that the options ask for.
+
+    Raises:
+        IcediagError: It cannot be imported or built, or an option is off.
+        DataError: The data set is not what it must be.
+    """
+    if name is not None:
+        if data is not None or files is not None or faults:
+            raise IcediagError(
+                "--data, --files and --fault belong to the built-in pipeline; the factory given "
+                "with --pipeline opens its own data"
+            )
+        return user_pipeline(name)
+    from icediag.icecube import pipeline
+    from icediag.model.network import NetworkConfig
+
+    if files is not None and data is None:
+        raise IcediagError("--files: expected --data with it, got none")
+    try:
+        return pipeline(
+            data=data,
+            files=files,
+            n_events=events,
+            config=NetworkConfig(head=cast("Any", head), backend=cast("Any", backend)),
+            faults=tuple(faults or ()),
+            batch_size=batch_size or 256,
+            seed=seed,
+        )
+    except ValueError as error:
+        raise IcediagError(str(error)) from error
+
+
+def user_pipeline(name: str) -> Pipeline:
+    """Import and call the factory that "module:factory" names.
+
+    The folder that the command is run in comes first on the import path, as with `python -m`.
+
+    Raises:
+        IcediagError: There is no such factory, it fails, or it gives something else.
+    """
+    module_name, _, factory_name = name.partition(":")
+    if not module_name or not factory_name:
+        raise IcediagError(f"--pipeline: expected module:factory, got {name!r}")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # a script without a __main__ guard may exit
+        raise IcediagError(
+            f"--pipeline: cannot import {module_name!r}: {type(error).__name__}: {error}"
+        ) from error
+    factory: Any = module
+    for part in factory_name.split("."):
+        factory = getattr(factory, part, None)
+    if factory is None:
+        raise IcediagError(f"--pipeline: {module_name!r} has no {factory_name!r}")
+    try:
+        made = factory() if callable(factory) else factory
+    except (Exception, SystemExit) as error:
+        raise IcediagError(f"--pipeline: {name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(made, Pipeline):
+        raise IcediagError(
+            f"--pipeline: expected {name} to give an icediag.Pipeline, got {type(made).__name__}"
+        )
+    return made
+
+
+def resolve_device(device: str, pipeline: Pipeline) -> str:
+    """The device that the option asks for, with the model moved to it.
+
+    `auto` is where the model is: nothing is moved unless a device is named.
+
+    Raises:
+        IcediagError: There is no such device.
+    """
+    model = pipeline.model
+    tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+    if device == "auto":
+        return str(tensors[0].device) if tensors else "cpu"
+    try:
+        wanted = torch.device(device)
+        torch.empty(0, device=wanted)
+        if wanted.type == "meta":
+            raise RuntimeError("tensors there have no values")
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise IcediagError(f"--device: cannot use {device!r}: {reason}") from None
+    if isinstance(model, nn.Module):
+        model.to(wanted)
+    return str(wanted)
+
+
+def writable_folder(path: Path, option: str) -> None:
+    """Complain early about a folder that an output file cannot be written to.
+
+    Raises:
+        IcediagError: The folder is missing or closed to us.
+    """
+    if not path.is_dir():
+        raise IcediagError(f"{option}: expected an existing folder, got {path}")
+    if not os.access(path, os.W_OK):
+        raise IcediagError(f"{option}: cannot write to {path}")

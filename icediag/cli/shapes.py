@@ -1,0 +1,88 @@
+"""`icediag shapes`: one batch through the whole pipeline, every tensor on the way."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import (
+    Backend,
+    BatchSize,
+    Data,
+    Device,
+    Events,
+    Fault,
+    Files,
+    Head,
+    PipelineOption,
+    Seed,
+)
+
+
+def shapes(
+    pipeline: PipelineOption = None,
+    data: Data = None,
+    files: Files = None,
+    events: Events = 1024,
+    fault: Fault = None,
+    head: Head = "unit_vector",
+    backend: Backend = "auto",
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    depth: Annotated[
+        int, typer.Option(min=0, help="Show stages nested up to this depth; all are recorded.")
+    ] = 2,
+    bounds: Annotated[
+        bool,
+        typer.Option("--bounds", help="Also prove what values the outputs can take; some seconds."),
+    ] = False,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Write the recording to this file.")
+    ] = None,
+) -> int:
+    """Show shape and range of every tensor from the data set to the gradients."""
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from icediag.checks import judge
+    from icediag.instruments.bounds import record_bounds
+    from icediag.instruments.record import record
+    from icediag.reports.shapes import render_shapes
+
+    from .load import load_pipeline, resolve_device, writable_folder
+
+    if json is not None:
+        writable_folder(json.parent, "--json")
+    loaded = load_pipeline(
+        pipeline,
+        data=data,
+        files=files,
+        events=events,
+        faults=fault,
+        head=head,
+        backend=backend,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    place = resolve_device(device, loaded)
+    recording = record(loaded, batch_size=batch_size, device=place, seed=seed)
+    if bounds:
+        proved = record_bounds(loaded, batch_size=batch_size, device=place, seed=seed)
+        recording = replace(recording, bounds=proved)
+    if json is not None:
+        recording.save(json)
+    console = Console()
+    text = render_shapes(
+        recording,
+        judge(recording),
+        width=console.width,
+        color=console.color_system is not None,
+        depth=depth,
+    )
+    console.file.write(text)
+    console.file.flush()
+    # What was recorded until the user's code failed is shown, but the batch did not come through.
+    parts = {"dataset item", "collate", "model", "loss", "backward"}
+    return 2 if parts & {item.name for item in recording.not_judged} else 0

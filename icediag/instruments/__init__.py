@@ -1,0 +1,1 @@
+"""Instruments: run a pipeline and record facts. An instrument never judges."""

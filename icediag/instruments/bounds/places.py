@@ -1,0 +1,34 @@
+"""Places: which of the user's lines an operation stands on."""
+
+import sys
+import sysconfig
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from icediag.instruments.stages import relative_file
+
+_OURS = str(Path(__file__).resolve().parents[1])
+_TORCH = str(Path(torch.__file__).resolve().parent)
+_STANDARD = sysconfig.get_paths()["stdlib"]
+
+
+def line_of_user() -> tuple[str, int] | None:
+    """File and line of the innermost frame that is neither torch's, nor installed, nor ours."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way
+    looked: dict[str, bool] = {}
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file not in looked:
+            looked[file] = _is_user(file)
+        if looked[file]:
+            return relative_file(file, frame.f_globals.get("__name__")), frame.f_lineno
+        frame = frame.f_back
+    return None
+
+
+def _is_user(file: str) -> bool:
+    if file.startswith(("<", _TORCH, _OURS, _STANDARD)):
+        return False
+    return "site-packages" not in file and "dist-packages" not in file

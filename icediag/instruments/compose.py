@@ -1,0 +1,182 @@
+"""Compose: what two runs of a pipeline have shown, written down as a `Recording`."""
+
+import platform
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from icediag.pipeline import Pipeline
+from icediag.recording import Facts, ParameterRecord, Recording, Role, StageRecord, TensorRecord
+
+from .axes import Axes
+from .flow import FEW_COLUMNS, VALUED_CALLS, SeenStage, SeenTensor
+from .naming import Run, item_axes, name_axes, tensor_axes
+from .ragged import find_padding
+from .trees import leaves
+from .values import Values, merge
+
+
+def compose(
+    pipeline: Pipeline,
+    n_samples: int,
+    run: Run,
+    small: Run,
+    values: Values | None,
+    parameters: tuple[ParameterRecord, ...],
+) -> Recording:
+    """Write down what was seen.
+
+    Args:
+        pipeline: What was recorded.
+        n_samples: Samples in the large batch.
+        run: The run with it.
+        small: The run with a few of them, for the names of axes.
+        values: Where value facts were collected.
+        parameters: Gradients by part of the model.
+    """
+    axes, ragged = name_axes(run, small, n_samples)
+    collected = values.collect() if values is not None else []
+    raw_columns = _raw_columns(pipeline, run.batch) if run.batch is not None else {}
+    stages = tuple(
+        _stage(key, stage, run, small, axes, collected, raw_columns)
+        for key, stage in run.flow.stages.items()
+    )
+    masks = {
+        (facts.count, facts.zeros): (
+            stage.name,
+            tensor.path,
+            facts.count,
+            facts.count - facts.zeros,
+        )
+        for stage in reversed(stages)
+        for tensor in stage.tensors
+        if tensor.dtype == "bool" and (facts := tensor.facts) is not None
+    }
+    return Recording(
+        pipeline=pipeline.name,
+        batch_size=n_samples,
+        loss=run.loss,
+        baseline_loss=pipeline.baseline_loss,
+        axes=axes.sizes(),
+        axis_notes=axes.notes,
+        stages=stages,
+        ragged=tuple(axis.record() for axis in ragged),
+        padding=tuple(find_padding(reversed(masks.values()), ragged)),
+        parameters=parameters,
+        not_judged=tuple(run.not_judged),
+        versions={"torch": torch.__version__, "python": platform.python_version()},
+    )
+
+
+def _stage(
+    key: tuple[str, ...],
+    stage: SeenStage,
+    run: Run,
+    small: Run,
+    axes: Axes,
+    collected: list[Facts | str],
+    raw_columns: dict[str, tuple[str | None, ...]],
+) -> StageRecord:
+    twin = small.flow.stages.get(key)
+    return StageRecord(
+        name=stage.name,
+        kind=stage.kind,
+        depth=stage.depth,
+        calls=stage.calls,
+        valued_calls=min(stage.calls, VALUED_CALLS) if stage.kind != "item" else stage.calls,
+        type=stage.type,
+        location=stage.location,
+        tensors=tuple(
+            _tensor(
+                tensor,
+                item_axes(tensor, run, axes)
+                if stage.kind == "item"
+                else tensor_axes(tensor, _twin(twin, at), axes),
+                collected,
+                raw_columns.get(tensor.path, ()) if stage.kind in ("item", "collate") else (),
+            )
+            for at, tensor in stage.tensors.items()
+        ),
+    )
+
+
+def _twin(stage: SeenStage | None, at: tuple[Role, str]) -> SeenTensor | None:
+    """The same tensor in the small run, which has no gradients: theirs are shaped like outputs."""
+    role, path = at
+    return stage.tensors.get(("out" if role == "grad" else role, path)) if stage else None
+
+
+def _tensor(
+    tensor: SeenTensor,
+    axes: tuple[str | None, ...],
+    collected: list[Facts | str],
+    names: tuple[str | None, ...],
+) -> TensorRecord:
+    facts, unseen = _together([collected[number] for number in tensor.numbers])
+    columns: list[Facts] = []
+    # A table that has other columns in another call, or too many, is not one table.
+    widths = {len(found) for found in tensor.columns}
+    if len(widths) == 1 and len(tensor.columns) == len(tensor.numbers):
+        for column in zip(*tensor.columns, strict=True):
+            of_all, _ = _together([collected[number] for number in column])
+            if of_all is not None:
+                columns.append(of_all)
+        if len(columns) not in widths:
+            columns = []
+    return TensorRecord(
+        path=tensor.path,
+        role=tensor.role,
+        shape=tensor.shape,
+        axes=axes,
+        varies=tuple(tensor.varies),
+        dtype=tensor.dtype,
+        device=tensor.device,
+        facts=facts,
+        unseen=unseen,
+        columns=tuple(columns),
+        column_names=names if len(names) == len(columns) else (),
+    )
+
+
+def _together(found: list[Facts | str]) -> tuple[Facts | None, str | None]:
+    """Facts of all calls, and why there are none of some."""
+    facts: Facts | None = None
+    unseen: str | None = None if found else "values were not looked at"
+    for one in found:
+        if isinstance(one, str):
+            unseen = one
+        else:
+            facts = one if facts is None else merge(facts, one)
+    return facts, unseen
+
+
+def _raw_columns(pipeline: Pipeline, batch: Any) -> dict[str, tuple[str | None, ...]]:
+    """For each table of the batch the names of the raw columns in it.
+
+    A raw column is recognised as a view into the table: by where it lies, not by its values.
+    """
+    found: dict[str, tuple[str | None, ...]] = {}
+    views: dict[str, Tensor] = {}
+    for name, column in pipeline.raw.items():
+        try:
+            view: Any = column(batch)
+        except Exception:  # noqa: S112 - of no use here
+            continue
+        if isinstance(view, Tensor) and view.layout == torch.strided:
+            views[name] = view
+    for path, table in leaves(batch):
+        if table.ndim < 2 or table.layout != torch.strided or table.shape[-1] > FEW_COLUMNS:
+            continue
+        at = {
+            (column.data_ptr(), tuple(column.shape), column.stride()): i
+            for i, column in enumerate(table.unbind(-1))
+        }
+        names: list[str | None] = [None] * table.shape[-1]
+        for name, view in views.items():
+            i = at.get((view.data_ptr(), tuple(view.shape), view.stride()))
+            if i is not None:
+                names[i] = name
+        if any(names):
+            found[path] = tuple(names)
+    return found

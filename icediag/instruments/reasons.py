@@ -1,0 +1,53 @@
+"""Reasons: what the user's code raised, in one line, and at which of their lines."""
+
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from icediag.pipeline import Pipeline
+
+from .discover import belongs, user_packages
+from .stages import relative_file
+
+#: Where code lies that is not the user's own.
+_LIBRARIES = tuple(
+    str(folder)
+    for folder in (
+        Path(torch.__file__).parent,
+        Path(np.__file__).parent,
+        Path(__file__).parent,
+    )
+)
+_STANDARD = sysconfig.get_paths()["stdlib"]
+
+
+def reason_of(error: BaseException, pipeline: Pipeline) -> str:
+    """Type, place and message of an exception.
+
+    The place is the innermost line of the user's own packages; where there is none, the innermost
+    one that is neither Python's nor torch's nor ours.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    modules = {
+        getattr(module, "__file__", None): name for name, module in list(sys.modules.items())
+    }
+    packages = user_packages(pipeline)
+    outside = [frame for frame in frames if not _of_library(frame.filename)]
+    own = [f for f in outside if belongs(modules.get(f.filename) or "", packages)]
+    place = ""
+    if own or outside:
+        frame = (own or outside)[-1]
+        file = relative_file(frame.filename, modules.get(frame.filename))
+        place = f" at {file}:{frame.lineno}"
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}{place}" + (f": {message}" if message else "")
+
+
+def _of_library(file: str) -> bool:
+    if file.startswith("<") or file.startswith(_LIBRARIES):
+        return True
+    return file.startswith(_STANDARD) and "site-packages" not in file

@@ -1,0 +1,231 @@
+"""The recorder: one batch through a whole training pipeline, with a fact for every tensor it meets.
+
+data set item -> collate -> every stage of the model -> loss -> gradients
+"""
+
+import functools
+import inspect
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from icediag.errors import IcediagError
+from icediag.pipeline import Pipeline
+from icediag.recording import Recording, Unjudged
+
+from .compose import compose
+from .discover import discover
+from .flow import Flow, watched_functions, watched_modules
+from .gradients import parameter_records
+from .naming import Run, small_size
+from .preserve import preserved, unchanged
+from .reasons import reason_of
+from .samples import few_of, read_samples
+from .stages import FunctionStage, resolve
+from .trees import move
+from .values import Values
+
+
+def record(
+    pipeline: Pipeline,
+    *,
+    batch_size: int | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    values: bool = True,
+) -> Recording:
+    """Record one batch.
+
+    The model, its gradients, flags and all random generators are left as they were found. What
+    fails in the user's code ends the recording there; it is listed in `not_judged`, and what was
+    seen until then is kept.
+
+    Args:
+        pipeline: What to record.
+        batch_size: Samples, at least 1; without, that of the pipeline.
+        device: Where the model is and the batch is to go.
+        seed: Of the random generators of Python, numpy and torch (augmentation, dropout).
+        values: Whether to look at values, or at shapes alone.
+
+    Raises:
+        IcediagError: The data set is empty, or a stage that the pipeline names does not exist.
+        DataError: The files of a built-in data set are not what they must be.
+    """
+    wanted = pipeline.batch_size if batch_size is None else batch_size
+    if wanted < 1:
+        raise IcediagError(f"batch size: expected 1 or more, got {wanted}")
+    stages = [resolve(stage) for stage in pipeline.stages]
+    target = torch.device(device)
+    facts = Values() if values else None
+    run, small = Run(Flow(facts)), Run(Flow(None))
+    with preserved(pipeline.model), _eager(pipeline.model):
+        _seed(seed)
+        _train_mode(pipeline.model)
+        samples = read_samples(pipeline, wanted, run)
+        if samples and not stages:
+            with preserved(pipeline.model), unchanged(samples[:2]):
+                stages = discover(pipeline, samples, target)
+        if samples:
+            _seed(seed)
+            with unchanged(samples):
+                _once(pipeline, samples, stages, target, run, backward=True)
+        parameters = parameter_records(pipeline.model) if run.backward else ()
+        if len(samples) > 1:
+            run.few = few_of(samples, run, small_size(len(samples)))
+            few = [samples[i] for i in run.few]
+            _seed(seed)
+            with unchanged(few):
+                _once(pipeline, few, stages, target, small, backward=False)
+        run.not_judged.extend(_unnamed_axes(samples, run, small))
+    return compose(pipeline, len(samples), run, small, facts, parameters)
+
+
+def _unnamed_axes(samples: list[Any], run: Run, small: Run) -> Iterator[Unjudged]:
+    """Why axes have no names, where that is so and nothing else says so."""
+    if len(samples) == 1:
+        reason = "one sample does not tell what follows it"
+        yield Unjudged(name="symbolic axes", reason=reason)
+    elif small.not_judged and not run.not_judged:
+        first = small.not_judged[0]
+        reason = f"{first.name} failed with {len(run.few)} of the samples: {first.reason}"
+        yield Unjudged(name="symbolic axes", reason=reason)
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the user's code may use the global generator
+    torch.manual_seed(seed)
+
+
+def _train_mode(model: Any) -> None:
+    """Training mode as the user's loop would set it.
+
+    By `train(mode)` where a module overrides it, for instance to keep a frozen part in evaluation.
+    A `train` of another meaning, which may be a whole training loop, is not called.
+    """
+    if not isinstance(model, nn.Module):
+        return
+    for module in model.modules():
+        module.training = True
+    own = {type(module).train for module in model.modules()} - {nn.Module.train}
+    if own and all(_takes_mode(train) for train in own):
+        try:
+            model.train(True)
+        except Exception:
+            for module in model.modules():
+                module.training = True
+
+
+def _takes_mode(train: Any) -> bool:
+    try:
+        return list(inspect.signature(train).parameters)[1:2] == ["mode"]
+    except (TypeError, ValueError):
+        return False
+
+
+@contextmanager
+def _eager(model: Any) -> Iterator[None]:
+    """Have compiled modules run as they are written: what is compiled shows no stages."""
+    compiled = isinstance(model, nn.Module) and any(
+        # `model.compile()` leaves a function, `torch.compile(model)` a module of its own.
+        getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
+        for module in model.modules()
+    )
+    if compiled:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield
+
+
+def _once(
+    pipeline: Pipeline,
+    samples: list[Any],
+    stages: list[FunctionStage],
+    device: torch.device,
+    run: Run,
+    *,
+    backward: bool,
+) -> None:
+    """Collate, forward, loss and, if asked for, backward; stops where the user's code fails."""
+    flow, model = run.flow, pipeline.model
+    skipped: list[str] = []
+    at = "collate"
+    try:
+        # With gradients also where none are asked for: a model may take some on its way.
+        with torch.enable_grad(), watched_functions(flow, _without(stages, pipeline), model):
+            stage = flow.begin("collate", "collate", pipeline.collate)
+            try:
+                batch = pipeline.collate(samples)
+                flow.note(stage, "out", batch)
+            finally:
+                flow.end()
+            run.batch = flow.batch = batch = move(batch, device)
+            at = "model"
+            with _watched(flow, model, skipped):
+                predictions = (pipeline.forward or _call)(model, batch)
+            at = "loss"
+            stage = flow.begin("loss", "loss", pipeline.loss)
+            try:
+                flow.note(stage, "in", predictions, "predictions")
+                loss = pipeline.loss(predictions, batch)
+                flow.note(stage, "out", loss)
+            finally:
+                flow.end()
+            run.loss = _one_value(loss)
+            if backward:
+                at = "backward"
+                if not loss.requires_grad:
+                    raise TypeError("the loss depends on no parameter: nothing to go back through")
+                flow.paused = True
+                loss.backward()  # type: ignore[no-untyped-call]
+                run.backward = True
+    except IcediagError:
+        raise
+    except Exception as error:
+        flow.unwind(0)
+        run.not_judged.append(Unjudged(name=at, reason=reason_of(error, pipeline)))
+    finally:
+        flow.close()
+    for name in skipped:
+        run.not_judged.append(Unjudged(name=name, reason="this module takes no hooks"))
+
+
+def _one_value(loss: Any) -> float:
+    """The loss as a number.
+
+    Raises:
+        TypeError: It is not a tensor of one value.
+    """
+    if isinstance(loss, Tensor) and loss.numel() == 1:
+        return float(loss.detach())
+    got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+    raise TypeError(f"expected the loss to be a tensor of one value, got {got}")
+
+
+def _call(model: Any, batch: Any) -> Any:
+    return model(batch)
+
+
+def _watched(flow: Flow, model: Any, skipped: list[str]) -> Any:
+    if isinstance(model, nn.Module):
+        return watched_modules(flow, model, skipped)
+    return watched_functions(flow, [], model)
+
+
+def _without(stages: list[FunctionStage], pipeline: Pipeline) -> list[FunctionStage]:
+    """Stages but for those that the recorder calls itself and shows anyway."""
+    own = [_bare(pipeline.collate), _bare(pipeline.loss)]
+    return [stage for stage in stages if not any(stage.function is function for function in own)]
+
+
+def _bare(function: Any) -> Any:
+    """The function within a bound method or a partial."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__func__", function)

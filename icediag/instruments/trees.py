@@ -1,0 +1,143 @@
+"""Trees of tensors: whatever a data set, a collate function or a model hands on."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+#: What is nested deeper than this is not looked for.
+MAX_DEPTH = 12
+
+
+#: What holds no data of a batch, whatever attributes it has.
+_OPAQUE = (
+    *(str, bytes, int, float, complex, type(None), type),
+    *(ModuleType, FunctionType, MethodType, BuiltinFunctionType, partial),
+    *(nn.Module, torch.Generator, torch.dtype, torch.device),
+)
+
+
+def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a tree with its path, in order.
+
+    Goes into mappings, lists, tuples, dataclasses and plain objects that hold tensors as
+    attributes. A numpy array of numbers counts as a tensor: many data sets hand on nothing else.
+    Paths read like attribute access: `pulses.times`, `0`, `edges.1`.
+
+    Args:
+        tree: Anything.
+        path: Prefix of the paths.
+
+    Yields:
+        (path, tensor).
+    """
+    for at, thing in held(tree, path):
+        if isinstance(thing, Tensor):
+            yield at, thing
+        elif thing.dtype.kind in "biuf":
+            try:
+                # A copy, because torch warns of arrays that cannot be written to.
+                yield at, torch.from_numpy(np.array(thing, dtype=thing.dtype.newbyteorder("=")))
+            except TypeError:
+                continue  # a type that torch does not have, such as longdouble
+
+
+def held(
+    tree: Any, path: str = "", within: tuple[int, ...] = ()
+) -> Iterator[tuple[str, Tensor | np.ndarray[Any, Any] | np.generic]]:
+    """Every tensor and every numpy array of a tree as it is, with its path, in order.
+
+    Args:
+        tree: Anything.
+        path: Prefix of the paths.
+        within: Identities of what the tree lies in: one that contains itself has an end too.
+    """
+    if isinstance(tree, (Tensor, np.ndarray, np.generic)):
+        yield path, tree
+        return
+    if len(within) > MAX_DEPTH or id(tree) in within:
+        return
+    for key, value in _children(tree):
+        yield from held(value, f"{path}.{key}" if path else str(key), (*within, id(tree)))
+
+
+def _children(tree: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(tree, _OPAQUE):
+        return
+    if isinstance(tree, Mapping):
+        yield from tree.items()
+    elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        yield from zip(tree._fields, tree, strict=True)
+    elif isinstance(tree, (list, tuple)):
+        yield from enumerate(tree)
+    elif dataclasses.is_dataclass(tree):
+        for field in dataclasses.fields(tree):
+            if hasattr(tree, field.name):
+                yield field.name, getattr(tree, field.name)
+    elif all(callable(getattr(type(tree), name, None)) for name in ("to", "to_dict")):
+        # torch_geometric's Data and its kin, which keep their tensors out of sight. Only of things
+        # that move to a device: a configuration has a to_dict too.
+        try:
+            content = tree.to_dict()
+        except Exception:  # a to_dict() of other meaning is no reason to fail
+            return
+        if isinstance(content, Mapping):
+            yield from content.items()
+    elif isinstance(getattr(tree, "__dict__", None), dict):
+        yield from (item for item in vars(tree).items() if not item[0].startswith("__"))
+
+
+def move(tree: Any, device: torch.device) -> Any:
+    """The same tree on `device`.
+
+    Something with a `to` of its own moves itself; of other objects that are neither containers nor
+    dataclasses the tensors stay where they are.
+    """
+    if isinstance(tree, (str, bytes, int, float, bool, type(None))):
+        return tree
+    tensors = [thing for _, thing in held(tree) if isinstance(thing, Tensor)]
+    if all(tensor.device == device for tensor in tensors):
+        return tree  # the user's own object, not a copy of it
+    if callable(getattr(tree, "to", None)):
+        return tree.to(device)
+    if isinstance(tree, Mapping):
+        moved = {key: move(value, device) for key, value in tree.items()}
+        return moved if type(tree) is dict else _rebuild(lambda: type(tree)(moved), moved)  # type: ignore[call-arg]
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(move(value, device) for value in tree))
+    if isinstance(tree, (list, tuple)):
+        items = [move(value, device) for value in tree]
+        return items if isinstance(tree, list) else tuple(items)
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        changes = {
+            field.name: move(getattr(tree, field.name), device)
+            for field in dataclasses.fields(tree)
+            if field.init
+        }
+        return dataclasses.replace(tree, **changes)
+    return tree
+
+
+def _rebuild(build: Callable[[], Any], otherwise: Any) -> Any:
+    """A mapping of the user's own type where its constructor takes one, else a dict."""
+    try:
+        return build()
+    except TypeError:
+        return otherwise
+
+
+def integers(tree: Any) -> Iterator[tuple[str, int]]:
+    """The plain whole numbers that stand at the top of a tree, such as a batch's `num_doms`."""
+    for key, value in _children(tree):
+        if isinstance(value, int) and not isinstance(value, bool):
+            yield str(key), value
+
+
+def has_tensor(tree: Any) -> bool:
+    """Whether there is any tensor in a tree."""
+    return next(leaves(tree), None) is not None

@@ -1,0 +1,394 @@
+"""What was seen: facts only, serializable. Instruments write it, checks and reports read it.
+
+A recording holds no judgement, no tensor, no absolute path and nothing of the environment but the
+versions that the facts depend on.
+"""
+
+import dataclasses
+import json
+import os
+import tempfile
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from icediag.bounds_record import BoundsRecord
+from icediag.errors import IcediagError
+
+#: Grows when a field changes its meaning or goes; new fields come with a default and leave it.
+VERSION = 1
+
+Number = int | float
+
+
+def singular(axis: str) -> str:
+    """One of what an axis counts: `pulses` -> `pulse`, and the axis `batch` counts samples."""
+    if axis == "batch":
+        return "sample"
+    return axis[:-1] if axis.endswith("s") and not axis.endswith("ss") else axis
+
+
+Role = Literal["in", "out", "grad"]
+Kind = Literal["item", "collate", "module", "function", "loss"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """The values of one tensor; of all its calls together where a stage ran more than once.
+
+    Attributes:
+        count: Number of values.
+        minimum: Smallest value that is neither NaN nor infinite; None if there is none. An exact
+            int where the tensor holds integers.
+        maximum: Largest such value.
+        median: Median of such values, None if there are none.
+        median_of: Number of values the median was taken of; fewer than `count` for a large tensor,
+            of which every n-th is taken.
+        mean: Mean of such values.
+        std: Their standard deviation (divided by n).
+        zeros: How many values are exactly 0.
+        nans: How many are NaN.
+        positive_infs: How many are +inf.
+        negative_infs: How many are -inf.
+    """
+
+    count: int
+    minimum: Number | None = None
+    maximum: Number | None = None
+    median: Number | None = None
+    median_of: int = 0
+    mean: float | None = None
+    std: float | None = None
+    zeros: int = 0
+    nans: int = 0
+    positive_infs: int = 0
+    negative_infs: int = 0
+
+    @property
+    def additive_mask(self) -> bool:
+        """Whether all values are 0 or -inf, and both occur: a mask to be added to logits.
+
+        That is in order; of -inf alone, as a logarithm of zeros gives, it is not.
+        """
+        some = self.negative_infs > 0 and self.zeros > 0
+        return some and self.negative_infs + self.zeros == self.count
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorRecord:
+    """One tensor at one stage.
+
+    Attributes:
+        path: Its place: an argument, field or key, such as `times` or `packing.padding_mask`.
+        role: `in`, `out`, or `grad` (the gradient of the loss by an `out`).
+        shape: Sizes, of the first call.
+        axes: For each axis its symbolic name, or None where the size does not follow the data.
+        varies: For each axis whether its size differed between calls of the stage in this batch.
+        dtype: Such as `float32`.
+        device: Such as `cpu` or `cuda:0`.
+        facts: Its values; None where they were not looked at, with the reason in `unseen`.
+        unseen: Why there are no facts.
+        columns: For a table of a few columns, the facts of each.
+        column_names: Names of those columns that are raw columns of the pipeline, None for others.
+    """
+
+    path: str
+    role: Role
+    shape: tuple[int, ...]
+    axes: tuple[str | None, ...] = ()
+    varies: tuple[bool, ...] = ()
+    dtype: str = ""
+    device: str = ""
+    facts: Facts | None = None
+    unseen: str | None = None
+    columns: tuple[Facts, ...] = ()
+    column_names: tuple[str | None, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Location:
+    """A line of source; `file` is relative to the folder that holds its top-level package."""
+
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecord:
+    """One stage of the flow.
+
+    Attributes:
+        name: Path of a module within the model, or qualified name of a function.
+        kind: What it is.
+        depth: How many recorded stages it ran inside of.
+        calls: How often it ran in the batch, inside of the same stage.
+        valued_calls: Of how many of these calls the values are in the facts.
+        type: Class of a module, "" otherwise.
+        location: Where it is defined.
+        tensors: Inputs, outputs and gradients.
+    """
+
+    name: str
+    kind: Kind
+    depth: int = 0
+    calls: int = 1
+    valued_calls: int = 1
+    type: str = ""
+    location: Location | None = None
+    tensors: tuple[TensorRecord, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaggedRecord:
+    """Lengths along a ragged axis, e.g. DOMs per event.
+
+    Attributes:
+        inner: Name of what is counted.
+        outer: Name of what it is counted for.
+        groups: Number of groups.
+        quantiles: Quantile (0..1, as text: JSON keys are text) -> length.
+        mean: Mean length.
+    """
+
+    inner: str
+    outer: str
+    groups: int
+    quantiles: dict[str, float]
+    mean: float
+
+    @property
+    def title(self) -> str:
+        """Such as "pulses per event"."""
+        return f"{self.inner} per {singular(self.outer)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaddingRecord:
+    """A padding mask that was recognised by its count.
+
+    Attributes:
+        stage: Where it was seen first.
+        path: Which tensor.
+        slots: Entries of the mask.
+        used: Entries that hold something.
+        padding_is: Which value of the mask means padding.
+        holds: What the used entries are, e.g. "doms + events".
+    """
+
+    stage: str
+    path: str
+    slots: int
+    used: int
+    padding_is: bool
+    holds: str
+
+    @property
+    def padding_share(self) -> float:
+        """Share of entries that hold nothing, 0..1."""
+        return 1 - self.used / self.slots
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterRecord:
+    """Parameters of one module and their gradients.
+
+    Attributes:
+        stage: Path of the module.
+        parameters: Number of weights.
+        without_gradient: Number of weights that no gradient reached.
+        frozen: Number of weights that ask for no gradient.
+        weight_norm: Euclidean norm of the weights.
+        gradient_norm: Of their gradients; NaN or infinite if any of them is.
+    """
+
+    stage: str
+    parameters: int
+    without_gradient: int
+    frozen: int
+    weight_norm: float
+    gradient_norm: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unjudged:
+    """Something that could not be seen or judged, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """All that was seen of one batch on its way through a pipeline.
+
+    Attributes:
+        pipeline: Its name.
+        batch_size: Number of samples.
+        loss: Value of the loss; None where it could not be computed.
+        baseline_loss: What a predictor that knows nothing scores, as the pipeline states it.
+        axes: Symbolic axis -> its size in this batch.
+        axis_notes: What a symbolic axis is, where its name does not say it.
+        stages: In the order in which they began.
+        ragged: Lengths along ragged axes.
+        padding: Padding masks.
+        parameters: Gradients by module, in the order of the model.
+        not_judged: What could not be seen.
+        bounds: What was proved of its values; None where that was not asked for.
+        versions: Of torch and python.
+        version: Of this format.
+    """
+
+    pipeline: str
+    batch_size: int
+    loss: float | None = None
+    baseline_loss: float | None = None
+    axes: dict[str, int] = field(default_factory=dict)
+    axis_notes: dict[str, str] = field(default_factory=dict)
+    stages: tuple[StageRecord, ...] = ()
+    ragged: tuple[RaggedRecord, ...] = ()
+    padding: tuple[PaddingRecord, ...] = ()
+    parameters: tuple[ParameterRecord, ...] = ()
+    not_judged: tuple[Unjudged, ...] = ()
+    bounds: BoundsRecord | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    version: int = VERSION
+
+    def to_json(self) -> str:
+        """As JSON. NaN and infinity, which JSON has not, are written as the texts "nan", "inf"."""
+        return json.dumps(_plain(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "recording") -> "Recording":
+        """Read what `to_json` wrote. Unknown fields, of a later version, are passed over.
+
+        Args:
+            text: The JSON.
+            source: What an error calls it, e.g. the file.
+
+        Raises:
+            IcediagError: It is not a recording, or one of a format that this version cannot read.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise IcediagError(f"{source}: expected JSON, got {error}") from None
+        if not isinstance(data, dict) or not isinstance(data.get("version"), int):
+            raise IcediagError(f"{source}: expected a recording with a version, got none")
+        if data["version"] > VERSION:
+            raise IcediagError(
+                f"{source}: expected a recording of version {VERSION} or older, got "
+                f"{data['version']}; a newer icediag wrote it"
+            )
+        try:
+            result = _build(cls, data)
+        except (TypeError, ValueError, KeyError, OverflowError, RecursionError) as error:
+            raise IcediagError(f"{source}: not a readable recording ({error})") from None
+        assert isinstance(result, cls)
+        return result
+
+    def save(self, path: str | Path) -> None:
+        """Write to a file, wholly or not at all.
+
+        Raises:
+            IcediagError: The file cannot be written.
+        """
+        write_atomically(Path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Recording":
+        """Read from a file.
+
+        Raises:
+            IcediagError: It cannot be read or is not a recording.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise IcediagError(f"{path}: cannot be read: {reason}") from None
+        return cls.from_json(text, str(path))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file wholly or not at all.
+
+    Raises:
+        IcediagError: The file cannot be written.
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise IcediagError(f"{path}: cannot be written: {error.strerror}") from None
+    try:
+        with open(handle, "w", encoding="utf-8") as stream:  # noqa: PTH123 - opens a descriptor
+            stream.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o666 & ~umask)
+        Path(name).replace(path)
+    except BaseException as error:
+        Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise IcediagError(f"{path}: cannot be written: {error.strerror}") from None
+        raise
+
+
+def _plain(value: Any) -> Any:
+    """Tuples to lists, and floats that JSON has not to texts."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    return value
+
+
+def _build(wanted: Any, value: Any) -> Any:
+    """`value`, as JSON gave it, as the type that is wanted.
+
+    Raises:
+        TypeError: It is not of that type.
+    """
+    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+    if dataclasses.is_dataclass(wanted):
+        if not isinstance(value, dict):
+            raise TypeError(f"expected an object for {getattr(wanted, '__name__', wanted)}")
+        hints = typing.get_type_hints(wanted)
+        known = {f.name for f in dataclasses.fields(wanted)}
+        given = {key: _build(hints[key], item) for key, item in value.items() if key in known}
+        return typing.cast("Any", wanted)(**given)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise TypeError(f"expected a list, got {type(value).__name__}")
+        return tuple(_build(arguments[0], item) for item in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise TypeError(f"expected an object, got {type(value).__name__}")
+        return {key: _build(arguments[1], item) for key, item in value.items()}
+    if origin is Literal:
+        if value not in arguments:
+            raise TypeError(f"expected one of {arguments}, got {value!r}")
+        return value
+    if origin in (types.UnionType, typing.Union):
+        for argument in arguments:
+            try:
+                return _build(argument, value)
+            except TypeError:
+                continue
+        raise TypeError(f"expected {wanted}, got {value!r}")
+    if wanted is types.NoneType or wanted is None:
+        if value is not None:
+            raise TypeError(f"expected null, got {value!r}")
+        return None
+    if wanted is float and isinstance(value, str) and value in ("nan", "inf", "-inf"):
+        return float(value)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted is not Any and (
+        not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool)
+    ):
+        raise TypeError(f"expected {wanted.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""Pipelines in other styles than ours, as users write them."""

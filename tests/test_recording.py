@@ -1,0 +1,285 @@
+"""A recording survives being written, read, and read by another version; damage is one line."""
+
+import dataclasses
+import json
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from icediag.errors import IcediagError
+from icediag.recording import (
+    VERSION,
+    Facts,
+    Location,
+    PaddingRecord,
+    ParameterRecord,
+    RaggedRecord,
+    Recording,
+    StageRecord,
+    TensorRecord,
+    Unjudged,
+    write_atomically,
+)
+
+
+def sample() -> Recording:
+    facts = Facts(
+        count=9,
+        minimum=-(2**62) - 1,
+        maximum=1e300,
+        median=0.1,
+        median_of=9,
+        mean=0.25,
+        std=math.inf,
+        zeros=1,
+        nans=2,
+        positive_infs=1,
+        negative_infs=3,
+    )
+    tensor = TensorRecord(
+        path="x.0",
+        role="out",
+        shape=(3, 3),
+        axes=("rows", None),
+        varies=(True, False),
+        dtype="float32",
+        device="cpu",
+        facts=facts,
+        columns=(facts, Facts(count=0)),
+        column_names=("time", None),
+    )
+    return Recording(
+        pipeline="naïve [red]",
+        batch_size=3,
+        loss=math.nan,
+        baseline_loss=-math.inf,
+        axes={"rows": 3},
+        axis_notes={"rows": "rows of x"},
+        stages=(
+            StageRecord(
+                name="collate",
+                kind="collate",
+                depth=1,
+                calls=2,
+                valued_calls=2,
+                type="Net",
+                location=Location(file="a/b.py", line=7),
+                tensors=(tensor, TensorRecord(path="", role="grad", shape=(), unseen="meta")),
+            ),
+        ),
+        ragged=(
+            RaggedRecord(
+                inner="rows", outer="batch", groups=3, quantiles={"0": 0.0, "1": 7.0}, mean=1.5
+            ),
+        ),
+        padding=(
+            PaddingRecord(
+                stage="collate", path="m", slots=9, used=3, padding_is=True, holds="rows"
+            ),
+        ),
+        parameters=(
+            ParameterRecord(
+                stage="a",
+                parameters=4,
+                without_gradient=2,
+                frozen=1,
+                weight_norm=1.5,
+                gradient_norm=math.nan,
+            ),
+        ),
+        not_judged=(Unjudged(name="x", reason="y"),),
+        versions={"torch": "2"},
+    )
+
+
+def text_of(recording: Recording) -> str:
+    """NaN is not equal to itself; its text is."""
+    return repr(recording)
+
+
+def test_round_trip() -> None:
+    text = sample().to_json()
+    back = Recording.from_json(text)
+    assert text_of(back) == text_of(sample())
+    assert back.to_json() == text
+    # What any other reader of JSON can read.
+    strict = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert strict["loss"] == "nan" and strict["baseline_loss"] == "-inf"
+    assert strict["stages"][0]["tensors"][0]["facts"]["minimum"] == -(2**62) - 1
+
+
+numbers = st.one_of(st.integers(-(2**70), 2**70), st.floats())
+
+
+@given(
+    minimum=st.none() | numbers,
+    mean=st.none() | st.floats(),
+    name=st.text(max_size=20),
+    axes=st.dictionaries(st.text(max_size=5), st.integers(0, 2**60), max_size=3),
+)
+def test_round_trip_of_anything(
+    minimum: Any, mean: float | None, name: str, axes: dict[str, int]
+) -> None:
+    facts = Facts(count=1, minimum=minimum, mean=mean)
+    stage = StageRecord(
+        name=name, kind="loss", tensors=(TensorRecord(path=name, role="in", shape=(), facts=facts),)
+    )
+    recording = Recording(pipeline=name, batch_size=1, axes=axes, stages=(stage,))
+    assert text_of(Recording.from_json(recording.to_json())) == text_of(recording)
+
+
+def test_every_field_is_exercised() -> None:
+    """The sample sets each field to something else than its default, so none is lost unseen."""
+
+    def visit(thing: Any) -> None:
+        if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+            for field in dataclasses.fields(thing):
+                value = getattr(thing, field.name)
+                if field.default is not dataclasses.MISSING and value == field.default:
+                    plain.add((type(thing).__name__, field.name))
+                else:
+                    told.add((type(thing).__name__, field.name))
+                visit(value)
+        elif isinstance(thing, tuple):
+            for item in thing:
+                visit(item)
+
+    told: set[tuple[str, str]] = set()
+    plain: set[tuple[str, str]] = set()
+    visit(sample())
+    assert plain - told == {("Recording", "version")}
+
+
+def test_unknown_fields_of_later_versions_are_passed_over() -> None:
+    data = json.loads(sample().to_json())
+    data["new"] = {"anything": [1]}
+    data["stages"][0]["colour"] = "red"
+    data["stages"][0]["tensors"][0]["facts"]["mode"] = None
+    assert text_of(Recording.from_json(json.dumps(data))) == text_of(sample())
+
+
+def test_fields_with_a_default_may_be_absent() -> None:
+    back = Recording.from_json('{"version": 1, "pipeline": "p", "batch_size": 2}')
+    assert back == Recording(pipeline="p", batch_size=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected JSON"),
+        ("not json", "expected JSON"),
+        ("[" * 100_000, "expected JSON"),
+        ("[]", "expected a recording with a version, got none"),
+        ("{}", "with a version"),
+        ('{"version": "1"}', "with a version"),
+        (f'{{"version": {VERSION + 1}}}', "a newer icediag wrote it"),
+        ('{"version": 1}', "not a readable recording"),
+        ('{"version": 1, "pipeline": 3, "batch_size": 2}', "expected str, got 3"),
+        ('{"version": 1, "pipeline": "p", "batch_size": true}', "expected int, got True"),
+        ('{"version": 1, "pipeline": "p", "batch_size": 1, "axes": []}', "expected an object"),
+        ('{"version": 1, "pipeline": "p", "batch_size": 1, "stages": {}}', "expected a list"),
+        (f'{{"version": 1, "pipeline": "p", "batch_size": 1, "loss": {10**400}}}', "too large"),
+    ],
+)
+def test_what_is_no_recording(text: str, message: str) -> None:
+    with pytest.raises(IcediagError, match=message) as caught:
+        Recording.from_json(text, "file.json")
+    assert str(caught.value).startswith("file.json: ")
+    assert "\n" not in str(caught.value)
+
+
+JSON = json.loads(sample().to_json())
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, -1, 0.5, "x", "nan", [], {}, [[]], {"": {}}, [None], 10**400]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_a_damaged_value_is_read_or_refused_in_one_line(data: st.DataObject) -> None:
+    tree = json.loads(json.dumps(JSON))
+    place = tree
+    while True:
+        inner = list(place) if isinstance(place, dict) else list(range(len(place)))
+        key = data.draw(st.sampled_from(inner))
+        value = place[key]
+        if isinstance(value, dict | list) and value and data.draw(st.booleans()):
+            place = value
+            continue
+        if data.draw(st.booleans()):
+            del place[key]
+        else:
+            place[key] = data.draw(ODD)
+        break
+    read_or_refused(json.dumps(tree))
+
+
+@given(st.integers(0, 10**6), st.text(max_size=3), st.integers(0, 5))
+def test_damaged_text_is_read_or_refused_in_one_line(at: int, new: str, cut: int) -> None:
+    text = sample().to_json()
+    at %= len(text)
+    read_or_refused(text[:at] + new + text[at + cut :])
+
+
+def read_or_refused(text: str) -> None:
+    refusal = "f: one line"
+    try:
+        back = Recording.from_json(text, "f")
+    except IcediagError as error:
+        refusal = str(error)
+    else:
+        # What was read is whole: it can be written again.
+        assert text_of(Recording.from_json(back.to_json())) == text_of(back)
+    assert refusal.startswith("f: ") and "\n" not in refusal
+
+
+def test_files(tmp_path: Path) -> None:
+    path = tmp_path / "recording.json"
+    sample().save(path)
+    assert text_of(Recording.load(path)) == text_of(sample())
+    assert [p.name for p in tmp_path.iterdir()] == ["recording.json"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+def test_writing_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "recording.json"
+    path.write_text("before")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(IcediagError, match="cannot be written: No space left on device"):
+            sample().save(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            sample().save(path)
+    assert path.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["recording.json"]
+
+
+def test_paths_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(IcediagError, match="cannot be written: No such file or directory"):
+        write_atomically(tmp_path / "missing" / "r.json", "{}")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(IcediagError, match="cannot be written: Is a directory"):
+        write_atomically(folder, "{}")
+    with pytest.raises(IcediagError, match="cannot be read: No such file"):
+        Recording.load(tmp_path / "missing.json")
+    with pytest.raises(IcediagError, match="cannot be read: Is a directory"):
+        Recording.load(tmp_path)
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(IcediagError, match="not UTF-8"):
+        Recording.load(tmp_path / "bytes")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bytes", "folder"]

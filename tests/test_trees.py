@@ -1,0 +1,181 @@
+"""Trees of tensors: every container of users' batches, found, moved and left alone."""
+
+from collections import OrderedDict, UserDict
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from icediag.instruments.trees import MAX_DEPTH, has_tensor, integers, leaves, move
+
+CPU = torch.device("cpu")
+META = torch.device("meta")
+
+
+class Pair(NamedTuple):
+    left: Tensor
+    right: Any
+
+
+@dataclass
+class Batch:
+    x: Tensor
+    rest: Any = None
+    n_rows: int = 3
+    made: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.made = self.x + 1
+
+
+class Plain:
+    def __init__(self, **content: Any) -> None:
+        vars(self).update(content)
+
+
+class Graph:
+    """Like torch_geometric's Data: its attributes are no attributes."""
+
+    __slots__ = ("store",)
+
+    def __init__(self, **store: Any) -> None:
+        self.store = store
+
+    def to(self, device: torch.device) -> "Graph":
+        return Graph(**move(self.store, device))
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.store
+
+
+class Moves:
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+        self.moved_to: Any = None
+
+    def to(self, device: torch.device) -> "Moves":
+        made = Moves(self.x.to(device))
+        made.moved_to = device
+        return made
+
+
+ONE = torch.ones(1)
+
+
+def paths(tree: Any) -> list[str]:
+    return [path for path, _ in leaves(tree)]
+
+
+def test_paths_read_like_attributes() -> None:
+    tree = {
+        "dict": {"a": ONE, 3: ONE},
+        "user": UserDict(a=ONE),
+        "list": [ONE, "text", (ONE, None)],
+        "pair": Pair(ONE, [ONE]),
+        "batch": Batch(ONE, rest=ONE),
+        "plain": Plain(a=ONE, b=7, c=[ONE]),
+        "graph": Graph(x=ONE, n=2),
+        "number": 3.5,
+        "module": nn.Linear(2, 2),
+        "function": paths,
+    }
+    assert paths(tree) == [
+        "dict.a",
+        "dict.3",
+        "user.a",
+        "list.0",
+        "list.2.0",
+        "pair.left",
+        "pair.right.0",
+        "batch.x",
+        "batch.rest",
+        "batch.made",
+        "plain.a",
+        "plain.c.0",
+        "graph.x",
+    ]
+    assert paths(ONE) == [""]
+    assert not has_tensor([1, "a", None, {}])
+    assert has_tensor({"a": [np.ones(2)]})
+
+
+def test_numpy_arrays_count_and_are_copied() -> None:
+    array = np.arange(4, dtype=">i4")
+    array.flags.writeable = False
+    names = np.array(["a", "b"])
+    tree = [array, np.float32(2.5), names, np.array([None]), np.ones(2, np.longdouble)]
+    found = dict(leaves(tree))
+    assert list(found) == ["0", "1"]
+    assert found["0"].tolist() == [0, 1, 2, 3]
+    found["0"][0] = 9
+    assert array[0] == 0
+    assert found["1"].item() == 2.5
+
+
+def test_what_contains_itself_and_what_raises() -> None:
+    loop: dict[str, Any] = {"x": ONE}
+    loop["again"] = [loop, loop]
+    assert paths(loop) == ["x"]
+
+    class Raises:
+        def to(self, device: torch.device) -> None: ...
+
+        def to_dict(self) -> dict[str, Any]:
+            raise RuntimeError
+
+    assert paths([Raises(), ONE]) == ["1"]
+    # One object in two places is no loop.
+    shared = [ONE]
+    assert paths([shared, shared]) == ["0.0", "1.0"]
+
+
+def test_depth_has_an_end() -> None:
+    tree: Any = ONE
+    for _ in range(MAX_DEPTH):
+        tree = [tree]
+    assert len(paths(tree)) == 1
+    assert paths([[tree]]) == []
+
+
+TREES = st.recursive(
+    st.one_of(st.just(ONE), st.integers(), st.text(max_size=3), st.none()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.tuples(inner, inner),
+        st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        st.builds(Pair, st.just(ONE), inner),
+        st.builds(Batch, st.just(ONE), inner),
+    ),
+    max_leaves=8,
+)
+
+
+@given(TREES)
+def test_moving_keeps_the_tree_and_moves_every_tensor(tree: Any) -> None:
+    moved = move(tree, META)
+    assert paths(moved) == paths(tree)
+    assert all(tensor.device == META for _, tensor in leaves(moved))
+    assert type(moved) is type(tree)
+    # The user's own objects stay as they are, and what is there already is not copied.
+    assert all(tensor.device == CPU for _, tensor in leaves(tree))
+    assert move(tree, CPU) is tree
+
+
+def test_what_moves_itself_moves_itself() -> None:
+    moved = move({"a": Moves(ONE)}, META)["a"]
+    assert moved.moved_to == META and moved.x.device == META
+
+
+def test_mappings_keep_their_type() -> None:
+    assert type(move(OrderedDict(a=ONE), META)) is OrderedDict
+    assert type(move(UserDict(a=ONE), META)) is UserDict
+
+
+def test_whole_numbers_at_the_top() -> None:
+    assert dict(integers(Batch(ONE))) == {"n_rows": 3}
+    assert dict(integers({"a": 1, "b": True, "c": 1.0, "d": {"e": 2}})) == {"a": 1}
+    assert dict(integers(ONE)) == {}
