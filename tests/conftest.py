@@ -1,4 +1,4 @@
-"""How many examples property tests draw: HYPOTHESIS_PROFILE=thorough for thousands. And threads."""
+"""How many examples property tests draw: HYPOTHESIS_PROFILE=long or thorough. And threads."""
 
 import os
 
@@ -7,6 +7,13 @@ from hypothesis import HealthCheck, settings
 
 # Derandomized: a test is red for everyone or for nobody. Thorough runs look for what is new.
 settings.register_profile("quick", max_examples=25, deadline=None, derandomize=True)
+settings.register_profile(
+    "long",
+    max_examples=250,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.register_profile(
     "thorough",
     max_examples=2000,
