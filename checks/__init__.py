@@ -12,6 +12,8 @@ from icediag.recording import Recording, Unjudged
 from . import (
     azimuth_seam,
     non_finite_value,
+    normalized_relative,
+    normalized_weights,
     numerical_pole,
     saturated_output,
     unbounded_output,
@@ -22,6 +24,8 @@ from . import (
 #: or an `Unjudged` that says why it cannot tell.
 CHECKS: tuple[ModuleType, ...] = (
     non_finite_value,
+    normalized_relative,
+    normalized_weights,
     unbounded_output,
     saturated_output,
     azimuth_seam,

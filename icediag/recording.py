@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from icediag.bounds_record import BoundsRecord
 from icediag.errors import IcediagError
+from icediag.provenance_record import ProvenanceRecord
 
 #: Grows when a field changes its meaning or goes; new fields come with a default and leave it.
 VERSION = 1
@@ -236,6 +237,7 @@ class Recording:
         parameters: Gradients by module, in the order of the model.
         not_judged: What could not be seen.
         bounds: What was proved of its values; None where that was not asked for.
+        provenance: Which raw column reached what; None where that was not asked for.
         versions: Of torch and python.
         version: Of this format.
     """
@@ -252,6 +254,7 @@ class Recording:
     parameters: tuple[ParameterRecord, ...] = ()
     not_judged: tuple[Unjudged, ...] = ()
     bounds: BoundsRecord | None = None
+    provenance: ProvenanceRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from icediag.finding import Diagnosis
+from icediag.finding import Diagnosis, Finding
 from icediag.recording import Facts, Recording, StageRecord, TensorRecord
 
 from .numbers import counted, number, share
@@ -67,7 +67,7 @@ def render_shapes(
     console.print((_wide(shown, width) if width >= WIDE else None) or _narrow(shown))
     hidden = len(recording.stages) - len(shown)
     console.print(_legend(hidden))
-    parts = (_ragged, _padding, _gradients, _bounds)
+    parts = (_ragged, _padding, _gradients, _origins, _bounds)
     for part in (make(recording) for make in parts):
         if part is not None:
             console.print(part)
@@ -342,6 +342,22 @@ def _gradients(recording: Recording) -> Padding | None:
     return Padding(table, (1, 0, 0, 0))
 
 
+def _origins(recording: Recording) -> Padding | None:
+    """What reached each stage, where it was recognised as a raw column."""
+    if recording.provenance is None or not recording.provenance.origins:
+        return None
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    for name in ("stage", "takes", "which is"):
+        table.add_column(name, overflow="fold")
+    inner = {stage.name for stage in recording.stages if stage.depth > 1}
+    for seen in recording.provenance.origins:
+        if seen.role != "in" or seen.origin is None or seen.stage in inner:
+            continue
+        path = seen.path if seen.column is None else f"{seen.path}[{seen.column}]"
+        table.add_row(Text(seen.stage), Text(path), Text(seen.origin.formula))
+    return Padding(table, (1, 0, 0, 0))
+
+
 def _bounds(recording: Recording) -> Padding | None:
     """What was proved of each output."""
     if recording.bounds is None or not recording.bounds.outputs:
@@ -365,6 +381,12 @@ def _bounds(recording: Recording) -> Padding | None:
     return Padding(table, (1, 0, 0, 0))
 
 
+def _at(finding: Finding) -> str:
+    """The line, in brackets."""
+    place = finding.location
+    return f" ({place.file}:{place.line})" if place else ""
+
+
 def _tail(recording: Recording, diagnosis: Diagnosis) -> Group:
     lines: list[Text] = [Text()]
     if recording.loss is not None:
@@ -379,7 +401,7 @@ def _tail(recording: Recording, diagnosis: Diagnosis) -> Group:
                     f"{finding.severity} {finding.code} {finding.name}",
                     SEVERITY_STYLES[finding.severity],
                 ),
-                f" at {finding.stage}: {finding.message}",
+                f" at {finding.stage}{_at(finding)}: {finding.message}",
             )
         )
         lines.append(Text(f"  {finding.remedy}"))

@@ -12,7 +12,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from icediag.bounds_record import (
+    BoundingOp,
+    BoundsNote,
+    BoundsRecord,
+    InputRange,
+    OutputBounds,
+    Place,
+    Pole,
+    StageBounds,
+    Witness,
+)
 from icediag.errors import IcediagError
+from icediag.provenance_record import Origin, OriginRecord, ProvenanceRecord, RawContract
 from icediag.recording import (
     VERSION,
     Facts,
@@ -95,7 +107,96 @@ def sample() -> Recording:
         ),
         not_judged=(Unjudged(name="x", reason="y"),),
         versions={"torch": "2"},
+        bounds=sample_bounds(),
+        provenance=sample_provenance(),
     )
+
+
+def sample_bounds() -> BoundsRecord:
+    place = Place(op="aten::tanh", stage="head", file="a/b.py", line=7, count=2)
+    witness = Witness(
+        how="weights", value=7.5, row=1, inputs={"x": (0.0, 1.0)}, module="head", factor=3.0
+    )
+    output = OutputBounds(
+        column="azimuth",
+        domain_low=0.0,
+        domain_high=6.0,
+        periodic=True,
+        low=-math.inf,
+        high=math.inf,
+        proved=False,
+        why_not="no rule",
+        last=BoundingOp(kind="squash", place=place),
+        stage="head",
+        file="a/b.py",
+        line=7,
+        witness=witness,
+        searched="rows",
+        attained_low=0.5,
+        attained_high=1.5,
+        reach_low=0.25,
+        reach_high=2.5,
+        saturated=0.5,
+        saturated_wrong=0.25,
+        targets=True,
+        targets_out_of_reach=0.125,
+        targets_near_seam=0.0625,
+    )
+    pole = Pole(
+        place=place,
+        what="log at 0",
+        argument=0.0,
+        value=-math.inf,
+        slope=math.inf,
+        dtype="float32",
+        confirmed=True,
+        outcome="loss",
+        met="batch",
+        entries=3,
+    )
+    return BoundsRecord(
+        batch_size=3,
+        outputs=(output,),
+        stages=(StageBounds(stage="head", path="", low=0.0, high=1.0, proved=False),),
+        poles=(pole,),
+        ranges=(InputRange(path="x", low=0.0, high=1.0, source="declared"),),
+        unproved=(place,),
+        not_judged=(BoundsNote(name="x", reason="y"),),
+    )
+
+
+def sample_provenance() -> ProvenanceRecord:
+    origin = Origin(
+        column="charge",
+        map="logarithm",
+        slope=0.5,
+        offset=2.0,
+        floor=1e-8,
+        clamp=0.01,
+        low=-1.0,
+        high=3.0,
+        group="dom",
+        rows="order",
+        residual=1e-9,
+        tolerance=1e-6,
+        compared=9,
+    )
+    seen = OriginRecord(
+        stage="pool",
+        owner="a.b:Pool",
+        role="in",
+        path="weights",
+        column=1,
+        origin=origin,
+        negative=0.5,
+        spread=0.25,
+        file="a/b.py",
+        line=7,
+    )
+    contract = RawContract(
+        owner="a.b:Pool", argument="weights", column="charge", unit="p.e.", pools=True, reached=True
+    )
+    return ProvenanceRecord(origins=(seen,), contracts=(contract,))
 
 
 def text_of(recording: Recording) -> str:

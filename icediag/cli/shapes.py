@@ -37,6 +37,12 @@ def shapes(
         bool,
         typer.Option("--bounds", help="Also prove what values the outputs can take; some seconds."),
     ] = False,
+    origins: Annotated[
+        bool,
+        typer.Option(
+            "--origins", help="Also recognise which raw column reached which stage, by what map."
+        ),
+    ] = False,
     json: Annotated[
         Path | None, typer.Option("--json", help="Write the recording to this file.")
     ] = None,
@@ -48,6 +54,7 @@ def shapes(
 
     from icediag.checks import judge
     from icediag.instruments.bounds import record_bounds
+    from icediag.instruments.provenance import record_origins
     from icediag.instruments.record import record
     from icediag.reports.shapes import render_shapes
 
@@ -68,6 +75,9 @@ def shapes(
     )
     place = resolve_device(device, loaded)
     recording = record(loaded, batch_size=batch_size, device=place, seed=seed)
+    if origins:
+        found = record_origins(loaded, batch_size=batch_size, device=place, seed=seed)
+        recording = replace(recording, provenance=found)
     if bounds:
         proved = record_bounds(loaded, batch_size=batch_size, device=place, seed=seed)
         recording = replace(recording, bounds=proved)

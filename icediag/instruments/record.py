@@ -85,6 +85,31 @@ def record(
     return compose(pipeline, len(samples), run, small, facts, parameters)
 
 
+def follow(
+    pipeline: Pipeline, flow: Flow, *, batch_size: int | None, device: str, seed: int
+) -> Run:
+    """Send one batch forward, up to the loss, through a flow of another instrument's.
+
+    Arguments and errors as for `record`; everything is left as it was found.
+    """
+    wanted = pipeline.batch_size if batch_size is None else batch_size
+    stages = [resolve(stage) for stage in pipeline.stages]
+    target = torch.device(device)
+    run = Run(flow)
+    with preserved(pipeline.model), _eager(pipeline.model):
+        _seed(seed)
+        _train_mode(pipeline.model)
+        samples = read_samples(pipeline, wanted, run)
+        if samples and not stages:
+            with preserved(pipeline.model), unchanged(samples[:2]):
+                stages = discover(pipeline, samples, target)
+        if samples:
+            _seed(seed)
+            with unchanged(samples):
+                _once(pipeline, samples, stages, target, run, backward=False)
+    return run
+
+
 def _unnamed_axes(samples: list[Any], run: Run, small: Run) -> Iterator[Unjudged]:
     """Why axes have no names, where that is so and nothing else says so."""
     if len(samples) == 1:

@@ -1,0 +1,272 @@
+"""Recognition: is this column a raw column, and by what map?
+
+A map counts as recognised only if every row agrees to what rounding explains. There is no
+"nearly": a fit that leaves more is unknown. Columns of fewer than `DISTINCT` values are recognised
+as themselves alone, because any column of two values is an affine map of any other.
+"""
+
+# N rows, G groups
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from icediag.provenance_record import Origin
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+#: Fewer distinct values than this fit too many maps.
+DISTINCT = 5
+#: Rows on which most candidates are turned down before all rows are looked at.
+SCREEN = 256
+#: Roundings that a value may have gone through: a subtraction, a division, a logarithm, a cast.
+ROUNDINGS = 4.0
+#: What people add to the argument of a logarithm.
+FLOORS = (0.0, 1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
+
+
+def round_off(value: float) -> float:
+    """The simplest number within 3 in 10^6: constants are typed by people, fits are not."""
+    if value == 0 or not np.isfinite(value):
+        return value
+    for digits in range(1, 6):
+        short = float(f"{value:.{digits}g}")
+        if abs(short - value) <= 3e-6 * abs(value):
+            return short
+    return value
+
+
+def _distinct(x: F64) -> bool:
+    """Whether a column has enough different values to tell maps apart."""
+    return np.unique(x[: 8 * SCREEN]).size >= DISTINCT or np.unique(x).size >= DISTINCT
+
+
+def _tolerance(eps: float, slope: float, fx: F64, offset: float, y: F64) -> float:
+    """What rounding explains. The argument of a map is rounded at its own size, not at y's."""
+    largest = abs(slope) * float(np.abs(fx).max()) + abs(offset) + float(np.abs(y).max())
+    return ROUNDINGS * eps * largest
+
+
+def _line(fx: F64, y: F64, eps: float) -> tuple[float, float, float, float] | None:
+    """(slope, offset, residual, tolerance) of y = slope * fx + offset; None if more is left."""
+    low, high = int(fx.argmin()), int(fx.argmax())
+    if fx[low] == fx[high] or not (np.isfinite(fx[low]) and np.isfinite(fx[high])):
+        return None
+    slope = (y[high] - y[low]) / (fx[high] - fx[low])
+    if slope == 0 or not np.isfinite(slope):
+        return None
+    offset = y[low] - slope * fx[low]
+    few = slice(None, None, max(1, y.size // SCREEN))
+    tolerance = _tolerance(eps, slope, fx, offset, y)
+    if np.abs(slope * fx[few] + offset - y[few]).max() > 2 * tolerance:
+        return None
+    # Two points carry their rounding into slope and offset: all rows together know better.
+    mean_x, mean_y = fx.mean(), y.mean()
+    apart = fx - mean_x
+    slope = float(apart @ (y - mean_y) / (apart @ apart))
+    offset = float(mean_y - slope * mean_x)
+    residual = float(np.abs(slope * fx + offset - y).max())
+    return (slope, offset, residual, tolerance) if residual <= tolerance else None
+
+
+def _tidy(origin: Origin, fx: F64, y: F64) -> Origin:
+    """Replace fitted constants by the simple ones that a person typed, if they fit as well."""
+    slope = round_off(origin.slope)
+    over = round_off(1 / origin.slope)
+    for candidate in (1 / over, slope):
+        offset = float(np.median(y - candidate * fx))
+        shift = round_off(-offset / candidate)
+        for simple in (0.0, -shift * candidate, round_off(offset)):
+            residual = float(np.abs(candidate * fx + simple - y).max())
+            if residual <= origin.tolerance:
+                return replace(origin, slope=candidate, offset=simple, residual=residual)
+    return origin
+
+
+def _of_column(name: str, x: F64, y: F64, eps: float) -> Origin | None:
+    """One raw column in the same row order."""
+    n = y.size
+    if np.array_equal(x, y):
+        return Origin(column=name, map="identity", compared=n)
+    if not _distinct(x) or not _distinct(y):
+        return None
+    # float32 keeps every raw value of ours; a tensor with fewer bits rounds them.
+    if eps > np.finfo(np.float32).eps and np.abs(x - y).max() <= eps * np.abs(x).max():
+        apart = np.abs(x - y)
+        if bool((apart <= eps * np.abs(x)).all()):
+            return Origin(column=name, map="cast", residual=float(apart.max()), compared=n)
+    if (line := _line(x, y, eps)) is not None:
+        slope, offset, residual, tolerance = line
+        found = Origin(
+            column=name,
+            map="affine",
+            slope=slope,
+            offset=offset,
+            residual=residual,
+            tolerance=tolerance,
+            compared=n,
+        )
+        return _tidy(found, x, y)
+    if x.min() >= 0:
+        for floor in FLOORS:
+            argument = x + floor
+            if argument.min() <= 0:
+                continue
+            logarithm = np.log10(argument)
+            if (line := _line(logarithm, y, eps)) is not None:
+                slope, offset, residual, tolerance = line
+                found = Origin(
+                    column=name,
+                    map="logarithm",
+                    slope=slope,
+                    offset=offset,
+                    floor=floor,
+                    residual=residual,
+                    tolerance=tolerance,
+                    compared=n,
+                )
+                return _tidy(found, logarithm, y)
+    return _clipped(name, x, y, eps)
+
+
+def _clipped(name: str, x: F64, y: F64, eps: float) -> Origin | None:
+    """An affine map whose ends were cut off: flat where the middle is a line."""
+    low, high = float(y.min()), float(y.max())
+    inside = (y > low) & (y < high)
+    cut = int((y == low).sum()) > 1 or int((y == high).sum()) > 1
+    if not cut or int(inside.sum()) < max(SCREEN // 8, y.size // 4) or not _distinct(x[inside]):
+        return None
+    line = _line(x[inside], y[inside], eps)
+    if line is None:
+        return None
+    slope, offset, _, tolerance = line
+    residual = float(np.abs((slope * x + offset).clip(low, high) - y).max())
+    if residual > tolerance:
+        return None
+    found = Origin(
+        column=name,
+        map="clipped",
+        slope=slope,
+        offset=offset,
+        low=low,
+        high=high,
+        residual=residual,
+        tolerance=tolerance,
+        compared=y.size,
+    )
+    tidy = _tidy(replace(found, map="affine"), x[inside], y[inside])
+    return replace(found, slope=tidy.slope, offset=tidy.offset)
+
+
+def _by_group(name: str, x: F64, y: F64, eps: float, path: str, group: I64) -> Origin | None:
+    """An offset, or an offset and a scale, of each group's own."""
+    if not _distinct(x) or not _distinct(y):
+        return None
+    n_groups = int(group.max()) + 1
+    count = np.bincount(group, minlength=n_groups).clip(min=1)
+
+    def centred(values: F64) -> F64:
+        mean: F64 = np.bincount(group, values, n_groups) / count
+        return values - mean[group]
+
+    dx, dy = centred(x), centred(y)
+    moving = np.abs(dx) > 1e-9 * max(1.0, float(np.abs(x).max()))
+    # Groups in which nothing differs fit any map; of the others there must be enough.
+    if int(moving.sum()) < 4 * DISTINCT or np.unique(group[moving]).size < 3:
+        return None
+    slope = float(dx @ dy / (dx @ dx))
+    if slope and np.isfinite(slope):
+        residual = float(np.abs(slope * dx - dy).max())
+        tolerance = 2 * _tolerance(eps, slope, x, 0.0, y)
+        if residual <= tolerance and residual < 1e-2 * float(np.abs(dy).max()):
+            offsets = (np.bincount(group, y - slope * x, n_groups) / count)[np.unique(group)]
+            return Origin(
+                column=name,
+                map="shifted by group",
+                slope=1 / round_off(1 / slope),
+                offset=float(np.median(offsets)),
+                group=path,
+                residual=residual,
+                tolerance=tolerance,
+                compared=y.size,
+            )
+    square = np.bincount(group, dx * dx, n_groups)
+    # Three rows or more in a group: through two points there is always a line.
+    many = (count >= 3) & (square > 0)
+    if int(many.sum()) < 3:
+        return None
+    slopes = np.bincount(group, dx * dy, n_groups) / np.where(square > 0, square, 1.0)
+    rows = many[group]
+    residuals = np.abs(slopes[group] * dx - dy)[rows]
+    reach = float(np.abs(slopes[many]).max()) * float(np.abs(x).max()) + float(np.abs(y).max())
+    tolerance = 2 * ROUNDINGS * eps * reach
+    if residuals.size < 4 * DISTINCT or residuals.max() > tolerance:
+        return None
+    if residuals.max() > 1e-2 * float(np.abs(dy[rows]).max()) or (slopes[many] <= 0).any():
+        return None
+    return Origin(
+        column=name,
+        map="scaled by group",
+        slope=float(np.median(slopes[many])),
+        group=path,
+        residual=float(residuals.max()),
+        tolerance=tolerance,
+        compared=int(rows.sum()),
+    )
+
+
+def _orders(
+    raw: dict[str, F64], indices: dict[str, I64], n: int
+) -> Iterator[tuple[str, str | None, F64]]:
+    """Raw columns in every row order of n rows that the batch's own index tensors explain."""
+    for name, x in raw.items():
+        if x.size == n:
+            yield name, None, x
+    for path, index in indices.items():
+        if index.size != n:
+            continue
+        for name, x in raw.items():
+            # A gather by the identity is no gather.
+            if x.size and int(index.max()) < x.size and not _is_range(index, x.size):
+                yield name, path, x[index]
+
+
+def _is_range(index: I64, n: int) -> bool:
+    return index.size == n and bool((index == np.arange(n)).all())
+
+
+def recognise(y: F64, eps: float, raw: dict[str, F64], indices: dict[str, I64]) -> Origin | None:
+    """Recognise a column.
+
+    Args:
+        y: `(N,)` what was seen.
+        eps: Relative spacing of the dtype it was seen in.
+        raw: Raw columns by name, any length.
+        indices: Index tensors of the batch by path, whole numbers from 0: they explain other row
+            orders, and tell groups apart.
+
+    Returns:
+        Where it comes from, or None: unknown.
+    """
+    if y.size < DISTINCT or not np.isfinite(y).all() or y.min() == y.max():
+        return None
+    candidates = [
+        (name, rows, x)
+        for name, rows, x in _orders(raw, indices, y.size)
+        if np.isfinite(x).all() and x.min() != x.max()
+    ]
+    for name, rows, x in candidates:
+        if (found := _of_column(name, x, y, eps)) is not None:
+            return replace(found, rows=rows)
+    # What holds in each event holds in each DOM of it too: the largest groups say most.
+    groups = sorted(indices.items(), key=lambda item: int(item[1].max()))
+    for name, rows, x in candidates:
+        for path, group in groups:
+            if group.size == y.size and path != rows:
+                found = _by_group(name, x, y, eps, path, group)
+                if found is not None:
+                    return replace(found, rows=rows)
+    return None
