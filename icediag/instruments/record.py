@@ -56,22 +56,10 @@ def record(
         IcediagError: The data set is empty, or a stage that the pipeline names does not exist.
         DataError: The files of a built-in data set are not what they must be.
     """
-    wanted = pipeline.batch_size if batch_size is None else batch_size
-    if wanted < 1:
-        raise IcediagError(f"batch size: expected 1 or more, got {wanted}")
-    stages = [resolve(stage) for stage in pipeline.stages]
-    target = torch.device(device)
     facts = Values() if values else None
     run, small = Run(Flow(facts)), Run(Flow(None))
-    with preserved(pipeline.model), _eager(pipeline.model):
-        _seed(seed)
-        _train_mode(pipeline.model)
-        samples = read_samples(pipeline, wanted, run)
-        if samples and not stages:
-            with preserved(pipeline.model), unchanged(samples[:2]):
-                stages = discover(pipeline, samples, target)
+    with _prepared(pipeline, run, batch_size, device, seed) as (samples, stages, target):
         if samples:
-            _seed(seed)
             with unchanged(samples):
                 _once(pipeline, samples, stages, target, run, backward=True)
         parameters = parameter_records(pipeline.model) if run.backward else ()
@@ -92,10 +80,24 @@ def follow(
 
     Arguments and errors as for `record`; everything is left as it was found.
     """
+    run = Run(flow)
+    with _prepared(pipeline, run, batch_size, device, seed) as (samples, stages, target):
+        if samples:
+            with unchanged(samples):
+                _once(pipeline, samples, stages, target, run, backward=False)
+    return run
+
+
+@contextmanager
+def _prepared(
+    pipeline: Pipeline, run: Run, batch_size: int | None, device: str, seed: int
+) -> Iterator[tuple[list[Any], list[FunctionStage], torch.device]]:
+    """Samples, stages and device for a run; at the end everything is as it was found."""
     wanted = pipeline.batch_size if batch_size is None else batch_size
+    if wanted < 1:
+        raise IcediagError(f"batch size: expected 1 or more, got {wanted}")
     stages = [resolve(stage) for stage in pipeline.stages]
     target = torch.device(device)
-    run = Run(flow)
     with preserved(pipeline.model), _eager(pipeline.model):
         _seed(seed)
         _train_mode(pipeline.model)
@@ -103,11 +105,8 @@ def follow(
         if samples and not stages:
             with preserved(pipeline.model), unchanged(samples[:2]):
                 stages = discover(pipeline, samples, target)
-        if samples:
-            _seed(seed)
-            with unchanged(samples):
-                _once(pipeline, samples, stages, target, run, backward=False)
-    return run
+        _seed(seed)
+        yield samples, stages, target
 
 
 def _unnamed_axes(samples: list[Any], run: Run, small: Run) -> Iterator[Unjudged]:
