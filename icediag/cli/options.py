@@ -47,4 +47,4 @@ BatchSize = Annotated[
     int | None, typer.Option("--batch-size", min=1, metavar="N", help="Samples a batch.")
 ]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="S", help="Of everything random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Of everything random.")]
