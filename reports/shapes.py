@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, Group, JustifyMethod
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +14,7 @@ from icediag.finding import Diagnosis, Finding
 from icediag.recording import Facts, Recording, StageRecord, TensorRecord
 
 from .numbers import counted, number, share
+from .sections import SECTIONS
 
 COLUMNS = (
     *("stage / tensor", "shape", "sizes", "dtype"),
@@ -67,8 +67,7 @@ def render_shapes(
     console.print((_wide(shown, width) if width >= WIDE else None) or _narrow(shown))
     hidden = len(recording.stages) - len(shown)
     console.print(_legend(hidden))
-    parts = (_ragged, _padding, _gradients, _origins, _bounds)
-    for part in (make(recording) for make in parts):
+    for part in (make(recording) for make in SECTIONS):
         if part is not None:
             console.print(part)
     console.print(_tail(recording, diagnosis))
@@ -286,99 +285,6 @@ def _legend(hidden: int) -> Text:
     if hidden:
         text += f"\n{counted(hidden, 'stage')} nested deeper not shown (--depth)"
     return Text(f"\n{text}", "dim")
-
-
-def _ragged(recording: Recording) -> Padding | None:
-    if not recording.ragged:
-        return None
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
-    table.add_column("lengths", overflow="fold")
-    labels = {"0": "min", "0.5": "P50", "0.75": "P75", "0.9": "P90", "0.99": "P99", "1": "max"}
-    for label in labels.values():
-        table.add_column(label, justify="right", overflow="fold")
-    table.add_column("mean", justify="right", overflow="fold")
-    for axis in recording.ragged:
-        table.add_row(
-            axis.title,
-            *(number(int(axis.quantiles[key])) for key in labels),
-            number(axis.mean),
-        )
-    return Padding(table, (1, 0, 0, 0))
-
-
-def _padding(recording: Recording) -> Text | None:
-    if not recording.padding:
-        return None
-    text = Text()
-    for record in recording.padding:
-        text.append(
-            f"\npadding: {100 * record.padding_share:.1f} % of {record.slots:,} slots are empty, "
-            f"{record.used:,} hold {record.holds} ({record.stage}: {record.path}, "
-            f"{record.padding_is} is padding)"
-        )
-    return text
-
-
-def _gradients(recording: Recording) -> Padding | None:
-    if not recording.parameters:
-        return None
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
-    table.add_column("parameters of", overflow="fold")
-    for name in ("weights", "|weight|", "|gradient|", "without"):
-        table.add_column(name, justify="right", overflow="fold")
-    for part in recording.parameters:
-        without = Text(share(part.without_gradient, part.parameters))
-        if part.without_gradient:
-            without.stylize("bold red")
-        if part.frozen:
-            without.append(f" ({share(part.frozen, part.parameters)} frozen)")
-        table.add_row(
-            part.stage,
-            f"{part.parameters:,}",
-            number(part.weight_norm),
-            number(part.gradient_norm),
-            without if part.without_gradient or part.frozen else "-",
-        )
-    return Padding(table, (1, 0, 0, 0))
-
-
-def _origins(recording: Recording) -> Padding | None:
-    """What reached each stage, where it was recognised as a raw column."""
-    if recording.provenance is None or not recording.provenance.origins:
-        return None
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
-    for name in ("stage", "takes", "which is"):
-        table.add_column(name, overflow="fold")
-    inner = {stage.name for stage in recording.stages if stage.depth > 1}
-    for seen in recording.provenance.origins:
-        if seen.role != "in" or seen.origin is None or seen.stage in inner:
-            continue
-        path = seen.path if seen.column is None else f"{seen.path}[{seen.column}]"
-        table.add_row(Text(seen.stage), Text(path), Text(seen.origin.formula))
-    return Padding(table, (1, 0, 0, 0))
-
-
-def _bounds(recording: Recording) -> Padding | None:
-    """What was proved of each output."""
-    if recording.bounds is None or not recording.bounds.outputs:
-        return None
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
-    for name in ("output", "domain", "for any input", "on this batch", "last bounded by"):
-        table.add_column(name, overflow="fold")
-    for output in recording.bounds.outputs:
-        inside = Text("inside", "green") if output.proved else Text("not proved", "bold red")
-        reached = [number(end) for end in (output.attained_low, output.attained_high)]
-        place = output.last.place if output.last is not None else None
-        table.add_row(
-            Text(output.column),
-            f"{number(output.domain_low)}..{number(output.domain_high)}",
-            Text.assemble(f"{number(output.low)}..{number(output.high)}, ", inside),
-            "..".join(reached) if output.attained_low is not None else "-",
-            "-"
-            if place is None
-            else f"{place.op} {place.file or ''}:{place.line or ''}".rstrip(":"),
-        )
-    return Padding(table, (1, 0, 0, 0))
 
 
 def _at(finding: Finding) -> str:

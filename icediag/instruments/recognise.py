@@ -86,6 +86,23 @@ def _tidy(origin: Origin, fx: F64, y: F64) -> Origin:
     return origin
 
 
+def _linear(kind: Origin, fx: F64, y: F64, eps: float) -> Origin | None:
+    """`kind` with the constants of y = slope * fx + offset, if rounding explains the rest."""
+    line = _line(fx, y, eps)
+    if line is None:
+        return None
+    slope, offset, residual, tolerance = line
+    found = replace(
+        kind,
+        slope=slope,
+        offset=offset,
+        residual=residual,
+        tolerance=tolerance,
+        compared=y.size,
+    )
+    return _tidy(found, fx, y)
+
+
 def _of_column(name: str, x: F64, y: F64, eps: float) -> Origin | None:
     """One raw column in the same row order."""
     n = y.size
@@ -98,37 +115,15 @@ def _of_column(name: str, x: F64, y: F64, eps: float) -> Origin | None:
         apart = np.abs(x - y)
         if bool((apart <= eps * np.abs(x)).all()):
             return Origin(column=name, map="cast", residual=float(apart.max()), compared=n)
-    if (line := _line(x, y, eps)) is not None:
-        slope, offset, residual, tolerance = line
-        found = Origin(
-            column=name,
-            map="affine",
-            slope=slope,
-            offset=offset,
-            residual=residual,
-            tolerance=tolerance,
-            compared=n,
-        )
-        return _tidy(found, x, y)
+    if (found := _linear(Origin(column=name, map="affine"), x, y, eps)) is not None:
+        return found
     if x.min() >= 0:
         for floor in FLOORS:
             argument = x + floor
-            if argument.min() <= 0:
-                continue
-            logarithm = np.log10(argument)
-            if (line := _line(logarithm, y, eps)) is not None:
-                slope, offset, residual, tolerance = line
-                found = Origin(
-                    column=name,
-                    map="logarithm",
-                    slope=slope,
-                    offset=offset,
-                    floor=floor,
-                    residual=residual,
-                    tolerance=tolerance,
-                    compared=n,
-                )
-                return _tidy(found, logarithm, y)
+            if argument.min() > 0:
+                logarithm = Origin(column=name, map="logarithm", floor=floor)
+                if (found := _linear(logarithm, np.log10(argument), y, eps)) is not None:
+                    return found
     return _clipped(name, x, y, eps)
 
 
