@@ -3,9 +3,10 @@
 A check never measures and never prints. `CHECKS` is their order on display.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 
+from icediag.errors import IcediagError
 from icediag.finding import SEVERITIES, Diagnosis, Finding
 from icediag.recording import Recording, Unjudged
 
@@ -20,8 +21,9 @@ from . import (
     unreachable_range,
 )
 
-#: Every check: a module with `CODE` and `check(recording)`, which gives its findings (none: clean),
-#: or an `Unjudged` that says why it cannot tell.
+#: Every check: a module with `CODE`, `NAME`, `NEEDS` (fields of the recording, none for the flow
+#: itself) and `check(recording)`, which gives its findings (none: clean), or an `Unjudged` that
+#: says why it cannot tell.
 CHECKS: tuple[ModuleType, ...] = (
     non_finite_value,
     normalized_relative,
@@ -34,17 +36,57 @@ CHECKS: tuple[ModuleType, ...] = (
 )
 
 
-def judge(recording: Recording) -> Diagnosis:
-    """Let every check look at a recording.
+def needs_of(checks: Iterable[ModuleType]) -> frozenset[str]:
+    """Fields of the recording that these checks look at, beside the flow itself."""
+    return frozenset(need for check in checks for need in getattr(check, "NEEDS", ()))
 
-    Checks whose facts (`NEEDS`, a field of the recording) were not asked for are passed over.
+
+def chosen(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[ModuleType, ...]:
+    """The checks that options ask for, in display order.
+
+    Args:
+        select: Codes or names, or the first letters of codes; none for all.
+        ignore: The same, to be left out.
+
+    Raises:
+        IcediagError: One that means no check.
+    """
+
+    def meant(word: str) -> set[str]:
+        codes = {
+            check.CODE
+            for check in CHECKS
+            if check.CODE.startswith(word.upper()) or word.lower() == check.NAME
+        }
+        if not word or not codes:
+            known = ", ".join(f"{check.CODE} {check.NAME}" for check in CHECKS)
+            raise IcediagError(f"checks: expected codes or names of checks, got {word!r}; {known}")
+        return codes
+
+    kept = set().union(*map(meant, select)) if select else {check.CODE for check in CHECKS}
+    kept -= set().union(*map(meant, ignore))
+    return tuple(check for check in CHECKS if check.CODE in kept)
+
+
+def judge(recording: Recording, checks: Sequence[ModuleType] = CHECKS) -> Diagnosis:
+    """Let checks look at a recording.
+
+    A check whose facts (`NEEDS`, fields of the recording) were not asked for is passed over; one
+    whose facts were asked for and could not be had, could not judge. What the instruments could not
+    see is listed with what could not be judged.
     """
     findings: list[Finding] = []
-    not_judged: list[Unjudged] = []
-    for module in CHECKS:
-        if getattr(recording, getattr(module, "NEEDS", "stages")) is None:
+    not_judged: list[Unjudged] = list(recording.not_judged)
+    looked: list[str] = []
+    failed = {item.name: item.reason for item in recording.not_judged}
+    for module in checks:
+        missing = [need for need in needs_of([module]) if getattr(recording, need) is None]
+        if missing:
+            why = [failed[need] for need in missing if need in failed]
+            not_judged.extend(Unjudged(name=module.NAME, reason=reason) for reason in why[:1])
             continue
         check: Callable[[Recording], tuple[Finding, ...] | Unjudged] = module.check
+        looked.append(module.NAME)
         answer = check(recording)
         if isinstance(answer, Unjudged):
             not_judged.append(answer)
@@ -52,5 +94,8 @@ def judge(recording: Recording) -> Diagnosis:
             findings.extend(answer)
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Diagnosis(
-        pipeline=recording.pipeline, findings=tuple(findings), not_judged=tuple(not_judged)
+        pipeline=recording.pipeline,
+        findings=tuple(findings),
+        not_judged=tuple(not_judged),
+        checks=tuple(looked),
     )

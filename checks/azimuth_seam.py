@@ -21,7 +21,7 @@ from icediag.finding import Finding
 from icediag.recording import Location, Recording, Unjudged
 
 CODE = "B03"
-NEEDS = "bounds"
+NEEDS = ("bounds",)
 NAME = "azimuth-seam"
 
 #: Of targets without a preferred direction a tenth lie near the seam; from this share on it is

@@ -25,6 +25,7 @@ from icediag.recording import Facts, Recording, StageRecord, TensorRecord, Unjud
 
 CODE = "V01"
 NAME = "non-finite-value"
+NEEDS: tuple[str, ...] = ()
 
 
 def _bad(tensor: TensorRecord, *, masks: bool = True) -> bool:

@@ -23,7 +23,7 @@ from icediag.recording import Location, Recording, Unjudged
 
 CODE = "N01"
 NAME = "normalized-relative"
-NEEDS = "provenance"
+NEEDS = ("provenance",)
 
 
 def broken_contracts(

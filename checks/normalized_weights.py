@@ -23,7 +23,7 @@ from .normalized_relative import broken_contracts, place_of, unjudged_contracts
 
 CODE = "N02"
 NAME = "normalized-weights"
-NEEDS = "provenance"
+NEEDS = ("provenance",)
 
 
 def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:

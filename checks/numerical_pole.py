@@ -23,7 +23,7 @@ from icediag.finding import Finding
 from icediag.recording import Location, Recording, Unjudged
 
 CODE = "B05"
-NEEDS = "bounds"
+NEEDS = ("bounds",)
 NAME = "numerical-pole"
 
 

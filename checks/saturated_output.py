@@ -21,7 +21,7 @@ from icediag.finding import Finding
 from icediag.recording import Location, Recording, Unjudged
 
 CODE = "B02"
-NEEDS = "bounds"
+NEEDS = ("bounds",)
 NAME = "saturated-output"
 
 #: Above this share of values that are saturated and wrong.

@@ -26,7 +26,7 @@ from icediag.finding import Finding
 from icediag.recording import Location, Recording, Unjudged
 
 CODE = "B01"
-NEEDS = "bounds"
+NEEDS = ("bounds",)
 NAME = "unbounded-output"
 
 

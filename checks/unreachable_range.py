@@ -21,7 +21,7 @@ from icediag.finding import Finding
 from icediag.recording import Location, Recording, Unjudged
 
 CODE = "B04"
-NEEDS = "bounds"
+NEEDS = ("bounds",)
 NAME = "unreachable-range"
 
 #: Smallest gap that counts, as a share of the domain.

@@ -1,14 +1,19 @@
 """What was concluded: findings, and what could not be judged."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+from icediag.plain import read_json, read_text, to_plain, write_atomically
 from icediag.recording import Location, Unjudged
 
 Severity = Literal["error", "warning", "note"]
 #: Most severe first.
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+#: Grows when a field changes its meaning or goes; new fields come with a default and leave it.
+DIAGNOSIS_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +52,60 @@ class Diagnosis:
         pipeline: Its name.
         findings: Most severe first.
         not_judged: Checks that could not decide, and why.
+        checks: Names of the checks that looked, in display order.
     """
 
     pipeline: str
     findings: tuple[Finding, ...] = ()
     not_judged: tuple[Unjudged, ...] = field(default=())
+    checks: tuple[str, ...] = ()
+
+    def count(self, severity: Severity) -> int:
+        """How many findings are of a severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+    def at_least(self, severity: Severity) -> tuple[Finding, ...]:
+        """Findings of this severity or a worse one."""
+        bar = SEVERITIES.index(severity)
+        return tuple(f for f in self.findings if SEVERITIES.index(f.severity) <= bar)
+
+    @property
+    def verdict(self) -> str:
+        """Such as "2 errors, 1 note", or "nothing found"."""
+        counts = [(self.count(severity), severity) for severity in SEVERITIES]
+        parts = [f"{n} {word}{'' if n == 1 else 's'}" for n, word in counts if n]
+        return ", ".join(parts) or "nothing found"
+
+    def to_json(self) -> str:
+        """As JSON. NaN and infinity, which JSON has not, are written as the texts "nan", "inf"."""
+        values = {"version": DIAGNOSIS_VERSION, "pipeline": self.pipeline, "verdict": self.verdict}
+        plain = to_plain(values | {key: v for key, v in asdict(self).items() if key not in values})
+        return json.dumps(plain, indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "diagnosis") -> "Diagnosis":
+        """Read what `to_json` wrote. Unknown fields, of a later version, are passed over.
+
+        Raises:
+            IcediagError: It is not a diagnosis, or one of a format that this version cannot read.
+        """
+        result = read_json(cls, text, what="diagnosis", version=DIAGNOSIS_VERSION, source=source)
+        assert isinstance(result, cls)
+        return result
+
+    def save(self, path: str | Path) -> None:
+        """Write to a file, wholly or not at all.
+
+        Raises:
+            IcediagError: The file cannot be written.
+        """
+        write_atomically(Path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Diagnosis":
+        """Read from a file.
+
+        Raises:
+            IcediagError: It cannot be read or is not a diagnosis.
+        """
+        return cls.from_json(read_text(path), str(path))

@@ -4,18 +4,12 @@ A recording holds no judgement, no tensor, no absolute path and nothing of the e
 versions that the facts depend on.
 """
 
-import dataclasses
-import json
-import os
-import tempfile
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from icediag.bounds_record import BoundsRecord
-from icediag.errors import IcediagError
+from icediag.plain import read_json, read_text, to_json, write_atomically
 from icediag.provenance_record import ProvenanceRecord
 
 #: Grows when a field changes its meaning or goes; new fields come with a default and leave it.
@@ -260,7 +254,7 @@ class Recording:
 
     def to_json(self) -> str:
         """As JSON. NaN and infinity, which JSON has not, are written as the texts "nan", "inf"."""
-        return json.dumps(_plain(dataclasses.asdict(self)), indent=1, allow_nan=False) + "\n"
+        return to_json(self)
 
     @classmethod
     def from_json(cls, text: str, source: str = "recording") -> "Recording":
@@ -273,21 +267,7 @@ class Recording:
         Raises:
             IcediagError: It is not a recording, or one of a format that this version cannot read.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise IcediagError(f"{source}: expected JSON, got {error}") from None
-        if not isinstance(data, dict) or not isinstance(data.get("version"), int):
-            raise IcediagError(f"{source}: expected a recording with a version, got none")
-        if data["version"] > VERSION:
-            raise IcediagError(
-                f"{source}: expected a recording of version {VERSION} or older, got "
-                f"{data['version']}; a newer icediag wrote it"
-            )
-        try:
-            result = _build(cls, data)
-        except (TypeError, ValueError, KeyError, OverflowError, RecursionError) as error:
-            raise IcediagError(f"{source}: not a readable recording ({error})") from None
+        result = read_json(cls, text, what="recording", version=VERSION, source=source)
         assert isinstance(result, cls)
         return result
 
@@ -306,92 +286,4 @@ class Recording:
         Raises:
             IcediagError: It cannot be read or is not a recording.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
-            raise IcediagError(f"{path}: cannot be read: {reason}") from None
-        return cls.from_json(text, str(path))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file wholly or not at all.
-
-    Raises:
-        IcediagError: The file cannot be written.
-    """
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise IcediagError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        with open(handle, "w", encoding="utf-8") as stream:  # noqa: PTH123 - opens a descriptor
-            stream.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise IcediagError(f"{path}: cannot be written: {error.strerror}") from None
-        raise
-
-
-def _plain(value: Any) -> Any:
-    """Tuples to lists, and floats that JSON has not to texts."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return str(value)
-    return value
-
-
-def _build(wanted: Any, value: Any) -> Any:
-    """`value`, as JSON gave it, as the type that is wanted.
-
-    Raises:
-        TypeError: It is not of that type.
-    """
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if dataclasses.is_dataclass(wanted):
-        if not isinstance(value, dict):
-            raise TypeError(f"expected an object for {getattr(wanted, '__name__', wanted)}")
-        hints = typing.get_type_hints(wanted)
-        known = {f.name for f in dataclasses.fields(wanted)}
-        given = {key: _build(hints[key], item) for key, item in value.items() if key in known}
-        return typing.cast("Any", wanted)(**given)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise TypeError(f"expected a list, got {type(value).__name__}")
-        return tuple(_build(arguments[0], item) for item in value)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise TypeError(f"expected an object, got {type(value).__name__}")
-        return {key: _build(arguments[1], item) for key, item in value.items()}
-    if origin is Literal:
-        if value not in arguments:
-            raise TypeError(f"expected one of {arguments}, got {value!r}")
-        return value
-    if origin in (types.UnionType, typing.Union):
-        for argument in arguments:
-            try:
-                return _build(argument, value)
-            except TypeError:
-                continue
-        raise TypeError(f"expected {wanted}, got {value!r}")
-    if wanted is types.NoneType or wanted is None:
-        if value is not None:
-            raise TypeError(f"expected null, got {value!r}")
-        return None
-    if wanted is float and isinstance(value, str) and value in ("nan", "inf", "-inf"):
-        return float(value)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if wanted is not Any and (
-        not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool)
-    ):
-        raise TypeError(f"expected {wanted.__name__}, got {value!r}")
-    return value
+        return cls.from_json(read_text(path), str(path))

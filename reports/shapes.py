@@ -49,7 +49,7 @@ def render_shapes(
     Returns:
         The text, with a newline at its end.
     """
-    recording, diagnosis = _printable(recording), _printable(diagnosis)
+    recording, diagnosis = printable(recording), printable(diagnosis)
     stream = io.StringIO()
     width = max(width, 40)
     console = Console(
@@ -74,16 +74,16 @@ def render_shapes(
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
-def _printable(value: Any) -> Any:
+def printable(value: Any) -> Any:
     """The same with every character that would steer a terminal written as its number."""
     if isinstance(value, str):
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
     if isinstance(value, tuple):
-        return tuple(_printable(item) for item in value)
+        return tuple(printable(item) for item in value)
     if isinstance(value, Mapping):
-        return {_printable(key): _printable(item) for key, item in value.items()}
+        return {printable(key): printable(item) for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: _printable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: printable(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return dataclasses.replace(value, **fields)
     return value
 
@@ -312,7 +312,6 @@ def _tail(recording: Recording, diagnosis: Diagnosis) -> Group:
         )
         lines.append(Text(f"  {finding.remedy}"))
     lines.extend(
-        Text(f"could not see {item.name}: {item.reason}", "yellow")
-        for item in (*recording.not_judged, *diagnosis.not_judged)
+        Text(f"could not see {item.name}: {item.reason}", "yellow") for item in diagnosis.not_judged
     )
     return Group(*lines)

@@ -215,7 +215,7 @@ def test_without_values_it_cannot_judge() -> None:
     assert isinstance(answer, Unjudged)
 
 
-def test_the_most_severe_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_most_severe_come_first() -> None:
     def finding(severity: Any) -> Finding:
         return Finding(
             code="X01",
@@ -228,12 +228,14 @@ def test_the_most_severe_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
     class Check:
+        NAME = "x"
+
         @staticmethod
         def check(_: Recording) -> tuple[Finding, ...]:
             return tuple(finding(severity) for severity in reversed(SEVERITIES))
 
-    monkeypatch.setattr(icediag.checks, "CHECKS", (Check,))
-    diagnosis = judge(Recording(pipeline="p", batch_size=1))
+    check: Any = Check
+    diagnosis = judge(Recording(pipeline="p", batch_size=1), [check])
     assert tuple(f.severity for f in diagnosis.findings) == SEVERITIES
 
 

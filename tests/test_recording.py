@@ -24,6 +24,7 @@ from icediag.bounds_record import (
     Witness,
 )
 from icediag.errors import IcediagError
+from icediag.plain import write_atomically
 from icediag.provenance_record import Origin, OriginRecord, ProvenanceRecord, RawContract
 from icediag.recording import (
     VERSION,
@@ -36,7 +37,6 @@ from icediag.recording import (
     StageRecord,
     TensorRecord,
     Unjudged,
-    write_atomically,
 )
 
 

@@ -129,3 +129,17 @@ def writable_folder(path: Path, option: str) -> None:
         raise IcediagError(f"{option}: expected an existing folder, got {path}")
     if not os.access(path, os.W_OK):
         raise IcediagError(f"{option}: cannot write to {path}")
+
+
+def made_folder(path: Path, option: str) -> Path:
+    """A folder for output files, made where it is missing.
+
+    Raises:
+        IcediagError: It cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise IcediagError(f"{option}: cannot make the folder {path}: {error.strerror}") from None
+    writable_folder(path, option)
+    return path

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from .bench import bench
+from .check import check
+from .checks import checks, explain
 from .shapes import shapes
 from .simulate import simulate
 from .train import train
@@ -21,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Tells why a training run on ragged events is slow or does not learn.",
 )
-for command in (shapes, train, simulate, bench):
+for command in (check, shapes, train, simulate, bench, checks, explain):
     app.command()(command)
 
 

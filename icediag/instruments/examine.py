@@ -1,0 +1,93 @@
+"""All that the checks need to know of a pipeline, recorded once each, cheapest first."""
+
+import dataclasses
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from icediag.errors import IcediagError
+from icediag.pipeline import Pipeline
+from icediag.recording import Recording, Unjudged
+
+from .bounds import record_bounds
+from .provenance import record_origins
+from .reasons import reason_of
+from .record import record
+
+#: Parts of the flow without which no other instrument sees more than the recorder did.
+FLOW = frozenset({"dataset item", "collate", "model", "loss"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instrument:
+    """An instrument beside the recorder of the flow.
+
+    Attributes:
+        field: The field of `Recording` that it fills.
+        title: What it does, for a progress display.
+        run: (pipeline, batch_size=, device=, seed=) -> the record.
+        experiment: Whether it trains: left out where an answer is wanted at once.
+    """
+
+    field: str
+    title: str
+    run: Callable[..., Any]
+    experiment: bool = False
+
+
+#: Cheapest first.
+INSTRUMENTS: tuple[Instrument, ...] = (
+    Instrument(field="provenance", title="recognising raw columns", run=record_origins),
+    Instrument(field="bounds", title="proving bounds", run=record_bounds),
+)
+
+
+def examine(
+    pipeline: Pipeline,
+    *,
+    needs: Collection[str],
+    batch_size: int | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    experiments: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Recording:
+    """Record the flow of one batch, then all that is needed beside it.
+
+    An instrument that fails leaves its field empty and its reason in `not_judged`, under the name
+    of the field; the others go on. Where the batch does not come through the pipeline, the recorder
+    has said so and nothing else is run.
+
+    Args:
+        pipeline: What to look at.
+        needs: Fields of `Recording` that are wanted.
+        batch_size: Samples; without, that of the pipeline.
+        device: Where the model is.
+        seed: Of the random generators.
+        experiments: Whether instruments that train are run.
+        progress: Told the title of each instrument before it runs.
+
+    Raises:
+        IcediagError: The data set is empty, or the pipeline names what does not exist.
+        DataError: The files of a built-in data set are not what they must be.
+    """
+    progress("following one batch")
+    recording = record(pipeline, batch_size=batch_size, device=device, seed=seed)
+    if FLOW & {item.name for item in recording.not_judged}:
+        return recording
+    for instrument in INSTRUMENTS:
+        if instrument.field not in needs or (instrument.experiment and not experiments):
+            continue
+        progress(instrument.title)
+        try:
+            seen = instrument.run(pipeline, batch_size=batch_size, device=device, seed=seed)
+        except IcediagError as error:
+            reason = str(error)
+        except Exception as error:  # of the user's code, or ours: the other instruments go on
+            reason = f"{instrument.title} failed: {reason_of(error, pipeline)}"
+        else:
+            recording = dataclasses.replace(recording, **{instrument.field: seen})
+            continue
+        missing = Unjudged(name=instrument.field, reason=reason)
+        recording = dataclasses.replace(recording, not_judged=(*recording.not_judged, missing))
+    return recording

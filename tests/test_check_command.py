@@ -1,0 +1,140 @@
+"""`icediag check`, `checks` and `explain` from the outside."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from icediag import Pipeline
+from icediag.checks import CHECKS, chosen, judge, needs_of
+from icediag.cli import main as command_line
+from icediag.errors import IcediagError
+from icediag.finding import Diagnosis
+from icediag.icecube import pipeline as icecube
+from icediag.instruments import examine as examination
+from icediag.instruments.examine import Instrument, examine
+from icediag.recording import Recording
+
+SMALL = ("--events", "12", "--batch-size", "12", "--select", "N,B,V01")
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `icediag` in this process: (exit code, standard output, standard error)."""
+
+    def call(*arguments: str, width: int = 100) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["icediag", *arguments])
+        monkeypatch.setenv("COLUMNS", str(width))
+        code = command_line.main()
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_the_default_is_clean_and_written(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("check", *SMALL, "--out", str(tmp_path / "new" / "folder"))
+    assert code == 0, out
+    diagnosis = Diagnosis.load(tmp_path / "new" / "folder" / "diagnosis.json")
+    assert not diagnosis.at_least("warning") and "unbounded-output" in diagnosis.checks
+    recording = Recording.load(tmp_path / "new" / "folder" / "recording.json")
+    assert recording.bounds is not None and recording.provenance is not None
+    assert judge(recording, chosen(["N", "B", "V01"])) == diagnosis
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_a_fault_is_found_and_fails(run: Run, tmp_path: Path, width: int) -> None:
+    arguments = (*SMALL, "--fault", "unbounded-output", "--fault", "normalized-relative")
+    code, out, _ = run("check", *arguments, "--out", str(tmp_path), width=width)
+    assert code == 1
+    assert max(map(len, out.splitlines())) <= width
+    data = json.loads((tmp_path / "diagnosis.json").read_text())
+    assert data["version"] == 1 and data["pipeline"].startswith("icecube with")
+    assert "error" in data["verdict"]
+    found = {(item["name"], item["stage"]) for item in data["findings"]}
+    assert {("unbounded-output", "head"), ("normalized-relative", "relative_encoder")} <= found
+    first = data["findings"][0]
+    assert set(first) == {
+        *("code", "name", "severity", "stage", "message", "evidence", "effect", "location"),
+        "remedy",
+    }
+    assert first["severity"] == "error" and set(first["location"]) == {"file", "line"}
+    assert run("check", *arguments, "--fail-on", "never")[0] == 0
+
+
+def test_a_diagnosis_comes_back_as_it_was(run: Run, tmp_path: Path) -> None:
+    run("check", *SMALL, "--fault", "unbounded-output", "--out", str(tmp_path))
+    text = (tmp_path / "diagnosis.json").read_text()
+    assert Diagnosis.from_json(text).to_json() == text
+    with pytest.raises(IcediagError, match="newer icediag"):
+        Diagnosis.from_json(text.replace('"version": 1', '"version": 99'))
+
+
+class Raises(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("out of ice")
+
+
+def failing() -> Pipeline:
+    return Pipeline(
+        name="failing",
+        dataset=[torch.ones(2)] * 4,
+        collate=torch.stack,
+        model=Raises(),
+        loss=lambda predictions, batch: predictions.sum(),
+    )
+
+
+def test_a_pipeline_that_raises_is_said_to(run: Run, tmp_path: Path) -> None:
+    name = f"{failing.__module__}:failing"
+    code, out, err = run("check", "--pipeline", name, "--out", str(tmp_path))
+    assert code == 2 and "Traceback" not in out + err
+    reasons = {u.name: u.reason for u in Diagnosis.load(tmp_path / "diagnosis.json").not_judged}
+    assert "out of ice" in reasons["model"]
+
+
+def test_an_instrument_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("in the instrument")
+
+    before = examination.INSTRUMENTS
+    instruments = (Instrument(field="provenance", title="breaking", run=broken), before[-1])
+    monkeypatch.setattr(examination, "INSTRUMENTS", instruments)
+    needs = {"provenance", instruments[1].field}
+    recording = examine(icecube(n_events=8), needs=needs, batch_size=8)
+    assert recording.provenance is None and getattr(recording, instruments[1].field) is not None
+    diagnosis = judge(recording, chosen(["N01"]))
+    assert [item.name for item in diagnosis.not_judged] == ["provenance", "normalized-relative"]
+    assert all("ZeroDivisionError" in item.reason for item in diagnosis.not_judged)
+
+
+def test_only_what_is_needed_is_run() -> None:
+    assert needs_of(chosen(["normalized-relative"])) == {"provenance"}
+    assert examine(icecube(n_events=8), needs=(), batch_size=8).bounds is None
+
+
+def test_which_checks() -> None:
+    assert [check.CODE for check in chosen(["v01"])] == ["V01"]
+    assert {check.CODE[0] for check in chosen(["N", "B"])} == {"N", "B"}
+    assert "B01" not in {check.CODE for check in chosen([], ["unbounded-output"])}
+    assert chosen() == CHECKS
+    with pytest.raises(IcediagError, match="'Z99'"):
+        chosen(["Z99"])
+
+
+def test_pages(run: Run) -> None:
+    code, out, _ = run("checks")
+    assert code == 0 and all(module.NAME in out for module in CHECKS)
+    code, out, _ = run("explain", "b01")
+    assert code == 0 and out.startswith("B01 unbounded-output") and "Limits" in out
+    code, out, err = run("explain", "Q77")
+    assert (code, out) == (2, "") and "'Q77'" in err
