@@ -4,13 +4,10 @@ data set item -> collate -> every stage of the model -> loss -> gradients
 """
 
 import functools
-import inspect
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +19,7 @@ from .compose import compose
 from .discover import discover
 from .flow import Flow, watched_functions, watched_modules
 from .gradients import parameter_records
+from .modes import eager, seed_all, train_mode
 from .naming import Run, small_size
 from .preserve import preserved, unchanged
 from .reasons import reason_of
@@ -66,7 +64,7 @@ def record(
         if len(samples) > 1:
             run.few = few_of(samples, run, small_size(len(samples)))
             few = [samples[i] for i in run.few]
-            _seed(seed)
+            seed_all(seed)
             with unchanged(few):
                 _once(pipeline, few, stages, target, small, backward=False)
         run.not_judged.extend(_unnamed_axes(samples, run, small))
@@ -98,14 +96,14 @@ def _prepared(
         raise IcediagError(f"batch size: expected 1 or more, got {wanted}")
     stages = [resolve(stage) for stage in pipeline.stages]
     target = torch.device(device)
-    with preserved(pipeline.model), _eager(pipeline.model):
-        _seed(seed)
-        _train_mode(pipeline.model)
+    with preserved(pipeline.model), eager(pipeline.model):
+        seed_all(seed)
+        train_mode(pipeline.model)
         samples = read_samples(pipeline, wanted, run)
         if samples and not stages:
             with preserved(pipeline.model), unchanged(samples[:2]):
                 stages = discover(pipeline, samples, target)
-        _seed(seed)
+        seed_all(seed)
         yield samples, stages, target
 
 
@@ -118,53 +116,6 @@ def _unnamed_axes(samples: list[Any], run: Run, small: Run) -> Iterator[Unjudged
         first = small.not_judged[0]
         reason = f"{first.name} failed with {len(run.few)} of the samples: {first.reason}"
         yield Unjudged(name="symbolic axes", reason=reason)
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - the user's code may use the global generator
-    torch.manual_seed(seed)
-
-
-def _train_mode(model: Any) -> None:
-    """Training mode as the user's loop would set it.
-
-    By `train(mode)` where a module overrides it, for instance to keep a frozen part in evaluation.
-    A `train` of another meaning, which may be a whole training loop, is not called.
-    """
-    if not isinstance(model, nn.Module):
-        return
-    for module in model.modules():
-        module.training = True
-    own = {type(module).train for module in model.modules()} - {nn.Module.train}
-    if own and all(_takes_mode(train) for train in own):
-        try:
-            model.train(True)
-        except Exception:
-            for module in model.modules():
-                module.training = True
-
-
-def _takes_mode(train: Any) -> bool:
-    try:
-        return list(inspect.signature(train).parameters)[1:2] == ["mode"]
-    except (TypeError, ValueError):
-        return False
-
-
-@contextmanager
-def _eager(model: Any) -> Iterator[None]:
-    """Have compiled modules run as they are written: what is compiled shows no stages."""
-    compiled = isinstance(model, nn.Module) and any(
-        # `model.compile()` leaves a function, `torch.compile(model)` a module of its own.
-        getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
-        for module in model.modules()
-    )
-    if compiled:
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    else:
-        yield
 
 
 def _once(
