@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from icediag.bounds_record import BoundsRecord
+from icediag.place import Location as Location
+from icediag.place import Unjudged as Unjudged
 from icediag.plain import read_json, read_text, to_json, write_atomically
 from icediag.provenance_record import ProvenanceRecord
 
@@ -100,14 +102,6 @@ class TensorRecord:
     unseen: str | None = None
     columns: tuple[Facts, ...] = ()
     column_names: tuple[str | None, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Location:
-    """A line of source; `file` is relative to the folder that holds its top-level package."""
-
-    file: str
-    line: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,14 +198,6 @@ class ParameterRecord:
     frozen: int
     weight_norm: float
     gradient_norm: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unjudged:
-    """Something that could not be seen or judged, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
