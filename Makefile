@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench clean help
+.PHONY: demo test lint bench score clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make test   set up, run the tests"
 	@echo "make lint   ruff, mypy and import-linter"
 	@echo "make bench  time collate, packing and recording beside their yardsticks"
+	@echo "make score  diagnose every fault of tests/faults and every healthy twin; takes a while"
 	@echo "make clean  remove .venv and caches"
 
 .venv/pyvenv.cfg:
@@ -47,6 +48,9 @@ lint: .venv/.dev
 
 bench: .venv/.run
 	$(BIN)/icediag bench
+
+score: .venv/.test
+	$(BIN)/python -m tests.faults.score
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -1,0 +1,1 @@
+"""A public collection of faults, each with its clean twin, over pipelines in many styles."""
