@@ -13,6 +13,7 @@ from icediag.place import Location as Location
 from icediag.place import Unjudged as Unjudged
 from icediag.plain import read_json, read_text, to_json, write_atomically
 from icediag.provenance_record import ProvenanceRecord
+from icediag.work_record import OperationsRecord
 
 #: Grows when a field changes its meaning or goes; new fields come with a default and leave it.
 VERSION = 1
@@ -218,6 +219,7 @@ class Recording:
         not_judged: What could not be seen.
         bounds: What was proved of its values; None where that was not asked for.
         provenance: Which raw column reached what; None where that was not asked for.
+        operations: What a step does, counted; None where that was not asked for.
         versions: Of torch and python.
         version: Of this format.
     """
@@ -235,6 +237,7 @@ class Recording:
     not_judged: tuple[Unjudged, ...] = ()
     bounds: BoundsRecord | None = None
     provenance: ProvenanceRecord | None = None
+    operations: OperationsRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 

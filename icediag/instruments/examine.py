@@ -13,6 +13,7 @@ from .bounds import record_bounds
 from .provenance import record_origins
 from .reasons import reason_of
 from .record import record
+from .work import record_operations
 
 #: Parts of the flow without which no other instrument sees more than the recorder did.
 FLOW = frozenset({"dataset item", "collate", "model", "loss"})
@@ -37,6 +38,7 @@ class Instrument:
 
 #: Cheapest first.
 INSTRUMENTS: tuple[Instrument, ...] = (
+    Instrument(field="operations", title="counting operations", run=record_operations),
     Instrument(field="provenance", title="recognising raw columns", run=record_origins),
     Instrument(field="bounds", title="proving bounds", run=record_bounds),
 )

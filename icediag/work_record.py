@@ -1,0 +1,164 @@
+"""What a training step does, counted: operations and lines of source, at several batch sizes.
+
+Counts, not times: the same on every machine and in every run.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+#: Parts of a training step, in their order. `step` is what a train step of the user's own does
+#: outside of its forward pass, backward pass and optimizer.
+Phase = Literal[
+    "dataset item", "collate", "transfer", "forward", "loss", "step", "backward", "optimizer"
+]
+PHASES: tuple[Phase, ...] = (
+    "dataset item",
+    "collate",
+    "transfer",
+    "forward",
+    "loss",
+    "step",
+    "backward",
+    "optimizer",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkNote:
+    """Something that could not be counted, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkRun:
+    """One of the batches that were counted.
+
+    Attributes:
+        samples: Number of samples.
+        axes: Symbolic axis -> its size in this batch. Beside axes of tensors also sums over groups,
+            such as `doms^2 in each event`.
+    """
+
+    samples: int
+    axes: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """How a count grows: `intercept + slope * axis`, in all runs.
+
+    Attributes:
+        axis: What it follows; a product such as `pulses*doms` where it follows two.
+        order: 1 where it grows as the batch, 2 where it grows as its square.
+        slope: Count an element of the axis.
+        intercept: What does not grow.
+        exact: Whether all runs are met exactly; otherwise to 5 %.
+        also: Other axes that explain the counts as well.
+    """
+
+    axis: str
+    order: int
+    slope: float
+    intercept: float
+    exact: bool = True
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperationRecord:
+    """One dispatched operation at one line, in one stage and phase. Counts are by run.
+
+    Attributes:
+        phase: Part of the step.
+        stage: Innermost recorded stage; of a backward operation the stage whose gradient it is.
+        op: Its name, such as `addmm`; of a reading that is not dispatched, such as `tolist`, that.
+        node: Of a backward operation the autograd node that runs it, such as `AddmmBackward0`.
+        dtype: Of its first result.
+        file: Source file of the user's line; of a backward operation that of the forward line. None
+            where no line of the user's own is involved.
+        line: That line.
+        calls: How often it was dispatched.
+        launches: Kernels that these calls start on a GPU; views and allocations start none.
+        elements: Elements of its results, views excepted.
+        bytes_read: Bytes that are read of its arguments.
+        bytes_written: Bytes that are written.
+        flops: Floating point operations of matrix products, convolutions and attention.
+        syncs: How often the host must wait for the device, were this run on one.
+        growth: How `calls` grow; None where they do not, or follow nothing that is known.
+    """
+
+    phase: Phase
+    stage: str
+    op: str
+    node: str | None = None
+    dtype: str = ""
+    file: str | None = None
+    line: int | None = None
+    calls: tuple[int, ...] = ()
+    launches: tuple[int, ...] = ()
+    elements: tuple[int, ...] = ()
+    bytes_read: tuple[int, ...] = ()
+    bytes_written: tuple[int, ...] = ()
+    flops: tuple[int, ...] = ()
+    syncs: tuple[int, ...] = ()
+    growth: Growth | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeated:
+    """The same operation on the same values, done more than once in the largest run.
+
+    Attributes:
+        phase: Part of the step.
+        op: Name of the operation.
+        file: Source file where it was done again.
+        line: Line there.
+        first_file: Where it was done before.
+        first_line: Line there.
+        times: How often it was done again.
+        bytes: Bytes read and written again.
+        flops: Floating point operations done again.
+    """
+
+    phase: Phase
+    op: str
+    file: str | None
+    line: int | None
+    first_file: str | None
+    first_line: int | None
+    times: int
+    bytes: int
+    flops: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperationsRecord:
+    """Operations of a training step.
+
+    Attributes:
+        batch_size: Samples of the batch that is diagnosed.
+        axes: Symbolic axis -> its size in that batch, to which counts may be extended.
+        runs: The batches that were counted, smallest first; all counts are by run.
+        operations: In the order of their first call.
+        repeated: Work done more than once.
+        not_judged: What could not be counted.
+    """
+
+    batch_size: int
+    axes: dict[str, int] = field(default_factory=dict)
+    runs: tuple[WorkRun, ...] = ()
+    operations: tuple[OperationRecord, ...] = ()
+    repeated: tuple[Repeated, ...] = ()
+    not_judged: tuple[WorkNote, ...] = ()
+
+
+def at_axes(growth: Growth, axes: dict[str, int]) -> float | None:
+    """What a count is expected to be in a batch of these axes; None where the axis is not there."""
+    size = 1.0
+    for factor in growth.axis.split("*"):
+        if factor not in axes:
+            return None
+        size *= axes[factor]
+    return growth.intercept + growth.slope * size
