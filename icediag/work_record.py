@@ -6,6 +6,8 @@ Counts, not times: the same on every machine and in every run.
 from dataclasses import dataclass, field
 from typing import Literal
 
+from icediag.place import Location, Unjudged
+
 #: Parts of a training step, in their order. `step` is what a train step of the user's own does
 #: outside of its forward pass, backward pass and optimizer.
 Phase = Literal[
@@ -21,14 +23,6 @@ PHASES: tuple[Phase, ...] = (
     "backward",
     "optimizer",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkNote:
-    """Something that could not be counted, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +70,8 @@ class OperationRecord:
         op: Its name, such as `addmm`; of a reading that is not dispatched, such as `tolist`, that.
         node: Of a backward operation the autograd node that runs it, such as `AddmmBackward0`.
         dtype: Of its first result.
-        file: Source file of the user's line; of a backward operation that of the forward line. None
-            where no line of the user's own is involved.
-        line: That line.
+        location: The user's line; of a backward operation the forward line. None where no line of
+            the user's own is involved.
         calls: How often it was dispatched.
         launches: Kernels that these calls start on a GPU; views and allocations start none.
         elements: Elements of its results, views excepted.
@@ -94,8 +87,7 @@ class OperationRecord:
     op: str
     node: str | None = None
     dtype: str = ""
-    file: str | None = None
-    line: int | None = None
+    location: Location | None = None
     calls: tuple[int, ...] = ()
     launches: tuple[int, ...] = ()
     elements: tuple[int, ...] = ()
@@ -113,10 +105,8 @@ class Repeated:
     Attributes:
         phase: Part of the step.
         op: Name of the operation.
-        file: Source file where it was done again.
-        line: Line there.
-        first_file: Where it was done before.
-        first_line: Line there.
+        location: Where it was done again.
+        first: Where it was done before.
         times: How often it was done again.
         bytes: Bytes read and written again.
         flops: Floating point operations done again.
@@ -124,10 +114,8 @@ class Repeated:
 
     phase: Phase
     op: str
-    file: str | None
-    line: int | None
-    first_file: str | None
-    first_line: int | None
+    location: Location | None
+    first: Location | None
     times: int
     bytes: int
     flops: int
@@ -151,7 +139,7 @@ class OperationsRecord:
     runs: tuple[WorkRun, ...] = ()
     operations: tuple[OperationRecord, ...] = ()
     repeated: tuple[Repeated, ...] = ()
-    not_judged: tuple[WorkNote, ...] = ()
+    not_judged: tuple[Unjudged, ...] = ()
 
 
 def at_axes(growth: Growth, axes: dict[str, int]) -> float | None:

@@ -192,6 +192,10 @@ def numbers(model: nn.Module, n: int = 12, **more: Any) -> Pipeline:
     )
 
 
+def line(row: OperationRecord) -> int | None:
+    return row.location.line if row.location is not None else None
+
+
 def rows(record: OperationsRecord, **wanted: Any) -> list[OperationRecord]:
     return [
         row
@@ -209,25 +213,25 @@ def test_places_of_the_way_forward(places: OperationsRecord) -> None:
     assert places.not_judged == ()
     assert [run.samples for run in places.runs] == sorted(run.samples for run in places.runs)
     [addmm] = rows(places, op="addmm")
-    assert (addmm.phase, addmm.stage, addmm.line) == ("forward", "layer", line_of("layer"))
-    assert addmm.file == "tests/test_operations.py"
+    assert (addmm.phase, addmm.stage, line(addmm)) == ("forward", "layer", line_of("layer"))
+    assert addmm.location is not None and addmm.location.file == "tests/test_operations.py"
     assert addmm.flops == tuple(2 * run.samples * 9 for run in places.runs)
     [read] = rows(places, op="tolist")
-    assert (read.line, set(read.syncs)) == (line_of("read"), {1})
+    assert (line(read), set(read.syncs)) == (line_of("read"), {1})
     assert read.growth is None
 
 
 def test_places_of_the_way_back(places: OperationsRecord) -> None:
     products = rows(places, phase="backward", op="mm")
-    assert {(row.stage, row.line, row.node) for row in products} == {
+    assert {(row.stage, line(row), row.node) for row in products} == {
         ("layer", line_of("layer"), "AddmmBackward0")
     }
     [product] = rows(places, phase="backward", node="ExpBackward0", op="mul")
-    assert (product.stage, product.line) == ("model", line_of("exp"))
+    assert (product.stage, line(product)) == ("model", line_of("exp"))
     custom = rows(places, node="SquareBackward", op="mul")
-    assert {row.line for row in custom} == {line_of("Square.backward")}
+    assert {line(row) for row in custom} == {line_of("Square.backward")}
     copies = rows(places, node="CopySlices", op="clone")
-    assert {row.line for row in copies} == {line_of("write")}
+    assert {line(row) for row in copies} == {line_of("write")}
 
 
 def test_a_row_written_in_place_copies_the_whole_table_on_the_way_back(
@@ -309,7 +313,8 @@ def test_what_is_done_twice_is_seen_once() -> None:
     again = record.repeated
     assert {(repeated.op, repeated.times) for repeated in again} == {("mul", 1), ("exp", 1)}
     [mul] = [repeated for repeated in again if repeated.op == "mul"]
-    assert mul.line is not None and mul.first_line == mul.line - 1
+    assert mul.location is not None and mul.first is not None
+    assert mul.first.line == mul.location.line - 1
     assert mul.bytes == 2 * 12 * 3 * 4
 
 

@@ -38,6 +38,7 @@ from icediag.recording import (
     TensorRecord,
     Unjudged,
 )
+from icediag.work_record import Growth, OperationRecord, OperationsRecord, Repeated, WorkRun
 
 
 def sample() -> Recording:
@@ -109,6 +110,7 @@ def sample() -> Recording:
         versions={"torch": "2"},
         bounds=sample_bounds(),
         provenance=sample_provenance(),
+        operations=sample_operations(),
     )
 
 
@@ -162,6 +164,40 @@ def sample_bounds() -> BoundsRecord:
         ranges=(InputRange(path="x", low=0.0, high=1.0, source="declared"),),
         unproved=(place,),
         not_judged=(BoundsNote(name="x", reason="y"),),
+    )
+
+
+def sample_operations() -> OperationsRecord:
+    place = Location(file="a/b.py", line=7)
+    growth = Growth(
+        axis="doms*pulses", order=2, slope=0.5, intercept=-1.0, exact=False, also=("events",)
+    )
+    operation = OperationRecord(
+        phase="backward",
+        stage="head",
+        op="mm",
+        node="AddmmBackward0",
+        dtype="float32",
+        location=place,
+        calls=(1, 2),
+        launches=(1, 2),
+        elements=(3, 4),
+        bytes_read=(5, 6),
+        bytes_written=(7, 8),
+        flops=(9, 10),
+        syncs=(0, 1),
+        growth=growth,
+    )
+    repeated = Repeated(
+        phase="forward", op="exp", location=place, first=place, times=2, bytes=40, flops=0
+    )
+    return OperationsRecord(
+        batch_size=9,
+        axes={"doms": 90},
+        runs=(WorkRun(samples=2, axes={"doms": 20}), WorkRun(samples=4, axes={"doms": 40})),
+        operations=(operation,),
+        repeated=(repeated,),
+        not_judged=(Unjudged(name="optimizer", reason="wants a closure"),),
     )
 
 

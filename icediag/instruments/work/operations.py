@@ -2,12 +2,12 @@
 
 from icediag.instruments.naming import Run
 from icediag.pipeline import Pipeline
-from icediag.recording import Unjudged
-from icediag.work_record import OperationRecord, OperationsRecord, Repeated, WorkNote, WorkRun
+from icediag.place import Unjudged
+from icediag.work_record import OperationRecord, OperationsRecord, Repeated, WorkRun
 
 from .counter import Counter, Key
 from .fit import growth_of
-from .own import Own
+from .own import Own, location
 from .repeats import Repeats
 from .sizes import axes_of_all, choices, weight_of
 from .step import Study, collated, prepared, run_step
@@ -96,9 +96,9 @@ class _Counting:
             raise ValueError("the whole batch cannot be collated")
         return run
 
-    def _written(self) -> tuple[WorkNote, ...]:
+    def _written(self) -> tuple[Unjudged, ...]:
         unique = dict.fromkeys((note.name, note.reason) for note in self._notes)
-        return tuple(WorkNote(name=name, reason=reason) for name, reason in unique)
+        return tuple(Unjudged(name=name, reason=reason) for name, reason in unique)
 
     def _count(self, indices: list[int], repeats: Repeats | None = None) -> bool:
         """One batch; whether it came through."""
@@ -156,8 +156,7 @@ class _Counting:
                     op=op,
                     node=node,
                     dtype=dtype,
-                    file=line[0] if line else None,
-                    line=line[1] if line else None,
+                    location=location(line),
                     calls=columns[0],
                     launches=columns[1],
                     elements=columns[2],

@@ -11,6 +11,7 @@ import torch
 from icediag.instruments.discover import belongs, user_packages
 from icediag.instruments.stages import relative_file
 from icediag.pipeline import Pipeline
+from icediag.place import Location
 
 _OURS = str(Path(__file__).resolve().parents[1])
 _TORCH = str(Path(torch.__file__).resolve().parent)
@@ -20,6 +21,11 @@ _LOOKERS = tuple(str(Path(_OURS) / name) for name in ("flow.py", "trees.py"))
 
 #: A line of source: file as it is shown, and number.
 Line = tuple[str, int]
+
+
+def location(line: Line | None) -> Location | None:
+    """A line as it is written down."""
+    return Location(file=line[0], line=line[1]) if line is not None else None
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from icediag.instruments.bounds.dispatch import name_of, tensors_of
 from icediag.work_record import Phase, Repeated
 
 from .costs import FREE, Cost, bytes_of
-from .own import Line
+from .own import Line, location
 
 #: Storages that are kept alive, so that their places are not used again, up to this many bytes.
 KEPT = 512 * 1024 * 1024
@@ -119,10 +119,8 @@ class Repeats:
             Repeated(
                 phase=phase,
                 op=op,
-                file=line[0] if line else None,
-                line=line[1] if line else None,
-                first_file=first[0] if first else None,
-                first_line=first[1] if first else None,
+                location=location(line),
+                first=location(first),
                 times=times,
                 bytes=moved,
                 flops=flops,
