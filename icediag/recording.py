@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from icediag.bounds_record import BoundsRecord
+from icediag.clock_record import ClockRecord
 from icediag.place import Location as Location
 from icediag.place import Unjudged as Unjudged
 from icediag.plain import read_json, read_text, to_json, write_atomically
@@ -220,6 +221,7 @@ class Recording:
         bounds: What was proved of its values; None where that was not asked for.
         provenance: Which raw column reached what; None where that was not asked for.
         operations: What a step does, counted; None where that was not asked for.
+        clock: Its steps by time and memory; None where that was not asked for.
         versions: Of torch and python.
         version: Of this format.
     """
@@ -238,6 +240,7 @@ class Recording:
     bounds: BoundsRecord | None = None
     provenance: ProvenanceRecord | None = None
     operations: OperationsRecord | None = None
+    clock: ClockRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 

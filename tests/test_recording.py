@@ -39,6 +39,7 @@ from icediag.recording import (
     Unjudged,
 )
 from icediag.work_record import Growth, OperationRecord, OperationsRecord, Repeated, WorkRun
+from tests.clock_sample import sample_clock
 
 
 def sample() -> Recording:
@@ -111,6 +112,7 @@ def sample() -> Recording:
         bounds=sample_bounds(),
         provenance=sample_provenance(),
         operations=sample_operations(),
+        clock=sample_clock(),
     )
 
 

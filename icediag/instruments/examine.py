@@ -10,6 +10,7 @@ from icediag.pipeline import Pipeline
 from icediag.recording import Recording, Unjudged
 
 from .bounds import record_bounds
+from .clock import record_clock
 from .provenance import record_origins
 from .reasons import reason_of
 from .record import record
@@ -41,6 +42,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument(field="operations", title="counting operations", run=record_operations),
     Instrument(field="provenance", title="recognising raw columns", run=record_origins),
     Instrument(field="bounds", title="proving bounds", run=record_bounds),
+    Instrument(field="clock", title="timing training steps", run=record_clock),
 )
 
 

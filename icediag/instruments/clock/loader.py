@@ -1,0 +1,80 @@
+"""Waiting for a DataLoader, with the training step in between, as training does it."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from icediag.clock_record import LoaderClock
+from icediag.instruments.reasons import reason_of
+from icediag.instruments.trees import move
+
+from .step import Stepper
+
+#: Batches that are timed, and those before that fill what workers prepare ahead.
+BATCHES, FIRST = 6, 2
+
+
+def measure_loaders(
+    stepper: Stepper,
+    n: int,
+    workers: tuple[int, ...],
+    clock: Callable[[], float],
+    missing: dict[str, str],
+) -> tuple[LoaderClock, ...]:
+    """The pipeline's own loader as it is, then a plain one with each number of workers.
+
+    Args:
+        stepper: Whose step and data set.
+        n: Samples in a batch of the plain ones.
+        workers: Numbers of worker processes.
+        clock: Seconds.
+        missing: Where to say why one could not be run.
+    """
+    found: list[LoaderClock] = []
+    makers: list[tuple[str, Callable[[], Any], bool]] = []
+    if stepper.pipeline.loader is not None:
+        makers.append(("own loader", stepper.pipeline.loader, True))
+    makers += [(f"loader with {k} workers", _plain(stepper, n, k), False) for k in workers]
+    for name, make, own in makers:
+        try:
+            found.append(_measure(make(), stepper, own, clock))
+        except Exception as error:  # of the user's data set, in a worker or here
+            missing[name] = reason_of(error, stepper.pipeline)
+    return tuple(found)
+
+
+def _plain(stepper: Stepper, n: int, workers: int) -> Callable[[], Any]:
+    pipeline = stepper.pipeline
+    return lambda: DataLoader(
+        pipeline.dataset, batch_size=n, collate_fn=pipeline.collate, num_workers=workers
+    )
+
+
+def _measure(loader: Any, stepper: Stepper, own: bool, clock: Callable[[], float]) -> LoaderClock:
+    waits: list[float] = []
+    steps: list[float] = []
+    with warnings.catch_warnings():
+        # More workers than cores: that is for the record to show.
+        warnings.simplefilter("ignore", UserWarning)
+        batches = iter(loader)
+        while len(waits) < FIRST + BATCHES:
+            start = clock()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                break
+            arrived = clock()
+            stepper.on_batch(move(batch, stepper.device))
+            waits.append(arrived - start)
+            steps.append(clock() - arrived)
+        del batches
+    # A short epoch has nothing but first batches.
+    skip = min(FIRST, max(0, len(waits) - 1))
+    return LoaderClock(
+        workers=int(getattr(loader, "num_workers", 0) or 0),
+        own=own,
+        wait_s=tuple(waits[skip:]),
+        step_s=tuple(steps[skip:]),
+    )
