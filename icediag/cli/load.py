@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -92,6 +93,19 @@ def user_pipeline(name: str) -> Pipeline:
             f"--pipeline: expected {name} to give an icediag.Pipeline, got {type(made).__name__}"
         )
     return made
+
+
+def replay(pipeline: Pipeline, batch: Path) -> Pipeline:
+    """The pipeline with a kept batch in place of its data set.
+
+    Raises:
+        IcediagError: The file holds no batch, or not one of this pipeline's.
+    """
+    from icediag.instruments.tree_file import load_batch
+
+    load_batch(batch)
+    # Read anew for each run: what is done to one in place does not reach the next.
+    return replace(pipeline, dataset=[batch], collate=lambda _: load_batch(batch))
 
 
 def resolve_device(device: str, pipeline: Pipeline) -> str:

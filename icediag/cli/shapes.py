@@ -43,6 +43,12 @@ def shapes(
             "--origins", help="Also recognise which raw column reached which stage, by what map."
         ),
     ] = False,
+    batch: Annotated[
+        Path | None,
+        typer.Option(
+            "--batch", metavar="FILE", help="Replay a batch that `icediag.watch` kept (batch.pt)."
+        ),
+    ] = None,
     json: Annotated[
         Path | None, typer.Option("--json", help="Write the recording to this file.")
     ] = None,
@@ -58,7 +64,7 @@ def shapes(
     from icediag.instruments.record import record
     from icediag.reports.shapes import render_shapes
 
-    from .load import load_pipeline, resolve_device, writable_folder
+    from .load import load_pipeline, replay, resolve_device, writable_folder
 
     if json is not None:
         writable_folder(json.parent, "--json")
@@ -73,6 +79,9 @@ def shapes(
         batch_size=batch_size,
         seed=seed,
     )
+    if batch is not None:
+        loaded = replay(loaded, batch)
+        batch_size = 1
     place = resolve_device(device, loaded)
     recording = record(loaded, batch_size=batch_size, device=place, seed=seed)
     if origins:

@@ -20,6 +20,9 @@ from .train_setup import (
 )
 
 if TYPE_CHECKING:  # torch takes seconds to import, which --help need not wait for
+    from torch.nn import Module
+    from torch.optim import Optimizer
+
     from icediag.model.assembly import Assembly
     from icediag.model.training.config import TrainConfig
 
@@ -108,6 +111,9 @@ def train(
     compile: Annotated[  # noqa: A002 - the option's name
         bool, typer.Option("--compile", help="Compile the token-wise parts with torch.compile.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option(help="Watch the steps, and warn when they come to nothing.")
+    ] = True,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints in an epoch.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, split and order of events.")] = 0,
 ) -> int:
@@ -126,15 +132,32 @@ def train(
     if not resume:
         store_options(folder, given)
     console.print(f"run folder {folder}")
-    return _train(assembly, config, folder, console, resume=resume)
+    return _train(assembly, config, folder, console, resume=resume, watched=options.watch)
 
 
 def _train(
-    assembly: "Assembly", config: "TrainConfig", folder: Path, console: Console, *, resume: bool
+    assembly: "Assembly",
+    config: "TrainConfig",
+    folder: Path,
+    console: Console,
+    *,
+    resume: bool,
+    watched: bool,
 ) -> int:
     """Train and tell; gives the exit code."""
     from icediag.model.training.loop import Interrupted
     from icediag.model.training.loop import train as run
+    from icediag.model.training.progress import Note
+    from icediag.watching import Watch
+
+    def watching(network: "Module", optimizer: "Optimizer") -> Watch:
+        return Watch(
+            network,
+            optimizer,
+            out=folder / "watch",
+            baseline_loss=assembly.baseline_loss,
+            on_problem=lambda problem: screen(Note(text=f"watch: {problem.message}")),
+        )
 
     with Screen(console) as screen:
         try:
@@ -148,6 +171,7 @@ def _train(
                 config,
                 out=folder,
                 on_event=screen,
+                watching=watching if watched else None,
                 resume=resume,
                 baseline_loss=assembly.baseline_loss,
                 about={"loss": assembly.loss_name, "faults": list(assembly.faults)},

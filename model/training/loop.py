@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from .metrics import MetricsLog
 from .optimizer import make_optimizer, trained_parameters
 from .progress import Note, OnEvent, Progress, Started, Summary
 from .recorder import Recorder
-from .run import Run
+from .run import Run, Watching
 from .seeds import restore_rng, seed_everything
 
 
@@ -54,6 +55,7 @@ def train(
     *,
     out: Path,
     on_event: OnEvent = lambda event: None,  # noqa: ARG005 - nobody listens
+    watching: Watching | None = None,
     resume: bool = False,
     clock: Callable[[], float] = time.monotonic,
     baseline_loss: float | None = None,
@@ -76,6 +78,7 @@ def train(
         config: How to train.
         out: Folder for the files; made if absent.
         on_event: Told how it goes.
+        watching: (network, optimizer) -> a guard around the steps, told of each.
         resume: Go on from `last.pt` in `out`. `epochs`, `max_minutes`, `lr`, what is saved, logged
             and scored how often, workers and device may be others than before.
         clock: Seconds; only for rates and `max_minutes`.
@@ -138,6 +141,7 @@ def train(
             step=progress.step,
         ) as metrics,
         Interrupts() as interrupts,
+        nullcontext() if watching is None else watching(network, optimizer) as guard,
     ):
         run = Run(
             network=network,
@@ -152,6 +156,7 @@ def train(
             device=device,
             progress=progress,
             recorder=Recorder(progress, metrics, clock),
+            guard=guard,
             interrupts=interrupts,
             identity=identity,
             out=out,

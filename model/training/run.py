@@ -1,9 +1,10 @@
 """A run under way: epochs, steps, scores and checkpoints, in the order that they come."""
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,17 @@ from .schedule import learning_rate
 from .seeds import rng_state
 
 
+class Guard(Protocol):
+    """What looks on while a network is trained."""
+
+    def step(self, loss: Tensor, batch: Batch) -> None:
+        """A step of the optimizer is done."""
+
+
+#: (network, optimizer) -> a guard for the length of a `with`.
+Watching = Callable[[nn.Module, torch.optim.Optimizer], AbstractContextManager[Guard]]
+
+
 @dataclass(kw_only=True)
 class Run:
     """A run under way: `train` made all of it fit together."""
@@ -41,6 +53,7 @@ class Run:
     device: torch.device
     progress: Progress
     recorder: Recorder
+    guard: Guard | None
     interrupts: Interrupts
     identity: dict[str, Any]
     out: Path
@@ -116,6 +129,8 @@ class Run:
         # to wait for it each time: there it is found at the next line of metrics or checkpoint.
         value = self.recorder.read() if self.device.type == "cpu" else None
         self.optimizer.step()
+        if self.guard is not None:
+            self.guard.step(loss, batch)
         p.step += 1
         p.batch += 1
         if p.step % config.log_every == 0:
