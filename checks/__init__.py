@@ -12,6 +12,8 @@ from icediag.recording import Recording, Unjudged
 
 from . import (
     azimuth_seam,
+    confused_axes,
+    contract_broken,
     non_finite_value,
     normalized_relative,
     normalized_weights,
@@ -19,6 +21,7 @@ from . import (
     saturated_output,
     unbounded_output,
     unreachable_range,
+    wrong_unit,
 )
 
 #: Every check: a module with `CODE`, `NAME`, `NEEDS` (fields of the recording, none for the flow
@@ -28,6 +31,9 @@ CHECKS: tuple[ModuleType, ...] = (
     non_finite_value,
     normalized_relative,
     normalized_weights,
+    contract_broken,
+    confused_axes,
+    wrong_unit,
     unbounded_output,
     saturated_output,
     azimuth_seam,

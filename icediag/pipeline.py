@@ -34,6 +34,8 @@ class Domain:
 class Raw:
     """A contract: this argument carries a raw column, not a normalised one.
 
+    In `Pipeline.contracts`, or in a signature: `Annotated[Tensor, Raw("time", unit="ns")]`.
+
     Attributes:
         column: Its name in `Pipeline.raw`.
         unit: The unit it is in, e.g. "ns".
@@ -62,7 +64,11 @@ class Pipeline:
             by the names of the fields of a prediction tree.
         baseline_loss: The loss of a predictor that knows nothing.
         stages: Functions to record beside the modules, each as "module:qualified.name".
-        contracts: Where signatures cannot be annotated: "module:Class" -> argument -> contract.
+        contracts: Where signatures cannot be annotated: "module:Class" or "module:function" ->
+            argument, `argument.field` or `return` -> contract. A contract is an annotation
+            (`Float[Tensor, "pulses"]`, `Annotated[...]`), a constraint of annotated-types
+            (`Ge(0)`, `Unit("ns")`), a `Raw`, or a tuple of these. It adds to what the signature
+            says; a shape that is stated here takes its place.
         raw: The raw columns that `Raw` and provenance speak of: name -> (batch -> column).
         sources: Import names of packages whose lines count as the user's own.
         event_of: batch -> which event each row of each tensor belongs to, where it cannot be
@@ -119,6 +125,12 @@ class Pipeline:
             value = getattr(self, name)
             if isinstance(value, str) or not all(isinstance(item, str) for item in value):
                 raise ValueError(f"Pipeline.{name}: expected a tuple of names, got {value!r}")
+        for owner, arguments in self.contracts.items():
+            if ":" not in owner or not isinstance(arguments, Mapping):
+                raise ValueError(
+                    "Pipeline.contracts: expected 'module:Class' -> argument -> contract, got "
+                    f"{owner!r} -> {arguments!r}"
+                )
         for stage in self.stages:
             module, _, qualified = stage.partition(":")
             if not module or not qualified:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from icediag.bounds_record import BoundsRecord
 from icediag.clock_record import ClockRecord
+from icediag.contracts_record import ContractsRecord
 from icediag.place import Location as Location
 from icediag.place import Unjudged as Unjudged
 from icediag.plain import read_json, read_text, to_json, write_atomically
@@ -222,6 +223,7 @@ class Recording:
         provenance: Which raw column reached what; None where that was not asked for.
         operations: What a step does, counted; None where that was not asked for.
         clock: Its steps by time and memory; None where that was not asked for.
+        contracts: What is declared of tensors, and where that was broken; None of an older file.
         versions: Of torch and python.
         version: Of this format.
     """
@@ -241,6 +243,7 @@ class Recording:
     provenance: ProvenanceRecord | None = None
     operations: OperationsRecord | None = None
     clock: ClockRecord | None = None
+    contracts: ContractsRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 

@@ -23,6 +23,7 @@ from icediag.bounds_record import (
     StageBounds,
     Witness,
 )
+from icediag.contracts_record import Breach, Contract, ContractsRecord
 from icediag.errors import IcediagError
 from icediag.plain import write_atomically
 from icediag.provenance_record import Origin, OriginRecord, ProvenanceRecord, RawContract
@@ -113,6 +114,7 @@ def sample() -> Recording:
         provenance=sample_provenance(),
         operations=sample_operations(),
         clock=sample_clock(),
+        contracts=sample_contracts(),
     )
 
 
@@ -200,6 +202,29 @@ def sample_operations() -> OperationsRecord:
         operations=(operation,),
         repeated=(repeated,),
         not_judged=(Unjudged(name="optimizer", reason="wants a closure"),),
+    )
+
+
+def sample_contracts() -> ContractsRecord:
+    breach = Breach(kind="shape", expected="n = 3", got="4", beside="y", call=2, count=3, total=12)
+    contract = Contract(
+        stage="head",
+        owner="a.b:Head",
+        role="in",
+        path="x",
+        holder="a.b:Batch",
+        declared="Float 'n 3'",
+        axes=("n", None),
+        sizes=(4, 3),
+        small_sizes=(2, 3),
+        unit="ns",
+        column="time",
+        number=7,
+        breaches=(breach,),
+        location=Location(file="a/b.py", line=3),
+    )
+    return ContractsRecord(
+        contracts=(contract,), batch_axes=((8, 2),), unread={"y of a.b:Head": "m has no size yet"}
     )
 
 

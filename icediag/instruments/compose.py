@@ -14,7 +14,7 @@ from .flow import FEW_COLUMNS, VALUED_CALLS, SeenStage, SeenTensor
 from .naming import Run, item_axes, name_axes, tensor_axes
 from .ragged import find_padding
 from .trees import leaves
-from .values import Values, merge
+from .values import merge
 
 
 def compose(
@@ -22,7 +22,7 @@ def compose(
     n_samples: int,
     run: Run,
     small: Run,
-    values: Values | None,
+    collected: list[Facts | str],
     parameters: tuple[ParameterRecord, ...],
 ) -> Recording:
     """Write down what was seen.
@@ -32,11 +32,10 @@ def compose(
         n_samples: Samples in the large batch.
         run: The run with it.
         small: The run with a few of them, for the names of axes.
-        values: Where value facts were collected.
+        collected: Facts of all tensors, by number; empty where values were not looked at.
         parameters: Gradients by part of the model.
     """
     axes, ragged = name_axes(run, small, n_samples)
-    collected = values.collect() if values is not None else []
     raw_columns = _raw_columns(pipeline, run.batch) if run.batch is not None else {}
     stages = tuple(
         _stage(key, stage, run, small, axes, collected, raw_columns)

@@ -4,7 +4,6 @@ Modules are watched by hooks, functions by wrappers; both are gone afterwards. W
 plain and mutable; `record` turns it into a `Recording`.
 """
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from icediag.recording import Kind, Location, Role
 
+from .declared import Declared, declared_in
+from .signatures import arguments_of, hints_of
 from .stages import FunctionStage, location_of, wrapped
 from .trees import leaves
 from .values import Values
@@ -111,8 +112,19 @@ class Flow:
         self, stage: SeenStage, role: Role, tree: Any, prefix: str = "", annotation: Any = None
     ) -> None:
         """Note every tensor of a tree as an input or output of a stage."""
+        declared = declared_in(tree, annotation, prefix)
         for path, tensor in leaves(tree, prefix):
-            self.note_tensor(stage, role, path, tensor, annotation if path == prefix else None)
+            one = declared.get(path)
+            self.note_tensor(stage, role, path, tensor, one.annotation if one else None)
+            self.compare(stage, role, path, tensor, one)
+
+    def note_batch(self, stage: SeenStage, name: str, batch: Any, annotation: Any) -> None:
+        """Told that a stage takes the batch itself, which `collate` shows."""
+
+    def compare(
+        self, stage: SeenStage, role: Role, path: str, tensor: Tensor, declared: Declared | None
+    ) -> None:
+        """Told what is declared of a tensor that was noted; `ContractFlow` compares."""
 
     def note_tensor(
         self, stage: SeenStage, role: Role, path: str, tensor: Tensor, annotation: Any = None
@@ -185,34 +197,14 @@ def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version  # noqa: SLF001 - the only way
 
 
-def _arguments(function: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[tuple[str, Any]]:
-    """Name and value of each argument as the function calls them."""
-    try:
-        bound = inspect.signature(function).bind(*args, **kwargs)
-    except (TypeError, ValueError):
-        yield from ((str(i), value) for i, value in enumerate(args))
-        yield from kwargs.items()
-        return
-    for name, value in bound.arguments.items():
-        if name != "self":
-            yield name, value
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations of a function, or none where they cannot be resolved."""
-    try:
-        return inspect.get_annotations(inspect.unwrap(function), eval_str=True)
-    except Exception:  # an annotation may be any expression
-        return dict(getattr(inspect.unwrap(function), "__annotations__", {}))
-
-
 def note_arguments(
     flow: Flow, stage: SeenStage, function: Callable[..., Any], args: Any, kwargs: Any
 ) -> None:
     """Note the tensors among a call's arguments under the names of the function's parameters."""
-    hints = _hints(function)
-    for name, value in _arguments(function, args, kwargs):
+    hints = hints_of(function)
+    for name, value in arguments_of(function, args, kwargs):
         if value is flow.batch and value is not None:
+            flow.note_batch(stage, name, value, hints.get(name))
             continue
         flow.note(stage, "in", value, name, hints.get(name))
 
@@ -236,7 +228,7 @@ def watched_modules(flow: Flow, model: nn.Module, skip: list[str]) -> Iterator[N
                     return  # the call never began: an earlier hook of the user's raised
                 if output is not None:
                     stage = flow.stages[innermost]
-                    flow.note(stage, "out", output, "", _hints(module.forward).get("return"))
+                    flow.note(stage, "out", output, "", hints_of(module.forward).get("return"))
                 flow.end()
 
             try:
@@ -262,7 +254,7 @@ def watched_functions(flow: Flow, stages: list[FunctionStage], model: Any) -> It
             try:
                 note_arguments(flow, seen, stage.function, args, kwargs)
                 output = stage.function(*args, **kwargs)
-                flow.note(seen, "out", output, "", _hints(stage.function).get("return"))
+                flow.note(seen, "out", output, "", hints_of(stage.function).get("return"))
             except BaseException as error:
                 flow.end(error)
                 raise

@@ -4,7 +4,6 @@ One forward pass; every input and output that has as many rows as a raw column, 
 tensor of the batch, is held against the raw columns. What is not recognised to rounding is unknown.
 """
 
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from icediag.pipeline import Pipeline, Raw
@@ -21,6 +20,8 @@ from icediag.provenance_record import Origin, OriginRecord, ProvenanceRecord, Ra
 from .flow import Flow, SeenStage
 from .recognise import F64, I64, recognise, round_off
 from .record import follow
+from .signatures import owner_of
+from .terms import terms_of
 from .trees import leaves
 
 #: Tables of more columns are hidden layers, not features.
@@ -85,6 +86,8 @@ class OriginFlow(Flow):
         self.origins: list[OriginRecord] = []
         #: Rows that a stage's first axis has, by owner: (most taken, most given).
         self.rows: dict[str, tuple[int, int]] = {}
+        #: What signatures declare to be raw: (owner, argument) -> contract.
+        self.declared: dict[tuple[str, str], Raw] = {}
         self._columns = columns
         self._owners: dict[int, str] = {}
         self._raw: dict[str, F64] | None = None
@@ -94,9 +97,7 @@ class OriginFlow(Flow):
     def begin(self, name: str, kind: Any, owner: Any = None) -> SeenStage:
         """Enter a stage, and remember whose it is."""
         stage = super().begin(name, kind, owner)
-        thing = type(owner) if isinstance(owner, nn.Module) else inspect.unwrap(owner)
-        place = getattr(thing, "__module__", ""), getattr(thing, "__qualname__", name)
-        self._owners.setdefault(id(stage), ":".join(place))
+        self._owners.setdefault(id(stage), owner_of(owner, name))
         return stage
 
     def note_tensor(
@@ -107,6 +108,9 @@ class OriginFlow(Flow):
         if stage.kind in SOURCES or role == "grad" or stage.calls > 1 or self.batch is None:
             return
         owner = self._owners[id(stage)]
+        raw = next((terms.raw for terms in terms_of(annotation) if terms.raw is not None), None)
+        if raw is not None and role == "in":
+            self.declared[owner, path] = raw
         if tensor.ndim:
             taken, given = self.rows.get(owner, (0, 0))
             n = tensor.shape[0]
@@ -239,18 +243,20 @@ def _with_floor(origin: Origin, at_zero: float) -> Origin:
 def _contracts(
     pipeline: Pipeline, flow: OriginFlow, origins: list[OriginRecord]
 ) -> Iterator[RawContract]:
-    """What the pipeline declares to be raw, and whether that was seen."""
+    """What signatures and the pipeline declare to be raw, and whether that was seen."""
+    declared = dict(flow.declared)
     for owner, arguments in pipeline.contracts.items():
-        taken, given = flow.rows.get(owner, (0, 0))
         for argument, contract in arguments.items():
-            if isinstance(contract, Raw):
-                yield RawContract(
-                    owner=owner,
-                    argument=argument,
-                    column=contract.column,
-                    unit=contract.unit,
-                    pools=0 < given < taken,
-                    reached=any(
-                        (o.owner, o.role, o.path) == (owner, "in", argument) for o in origins
-                    ),
-                )
+            for terms in terms_of(contract):
+                if terms.raw is not None:
+                    declared[owner, argument] = terms.raw
+    for (owner, argument), raw in declared.items():
+        taken, given = flow.rows.get(owner, (0, 0))
+        yield RawContract(
+            owner=owner,
+            argument=argument,
+            column=raw.column,
+            unit=raw.unit,
+            pools=0 < given < taken,
+            reached=any((o.owner, o.role, o.path) == (owner, "in", argument) for o in origins),
+        )

@@ -6,6 +6,7 @@ data set item -> collate -> every stage of the model -> loss -> gradients
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from icediag.pipeline import Pipeline
 from icediag.recording import Recording, Unjudged
 
 from .compose import compose
+from .contracts import ContractFlow, contracts_record
 from .discover import discover
 from .flow import Flow, watched_functions, watched_modules
 from .gradients import parameter_records
@@ -24,6 +26,7 @@ from .naming import Run, small_size
 from .preserve import preserved, unchanged
 from .reasons import reason_of
 from .samples import few_of, read_samples
+from .signatures import hints_of
 from .stages import FunctionStage, resolve
 from .trees import move
 from .values import Values
@@ -55,7 +58,9 @@ def record(
         DataError: The files of a built-in data set are not what they must be.
     """
     facts = Values() if values else None
-    run, small = Run(Flow(facts)), Run(Flow(None))
+    flow = ContractFlow(facts, pipeline.contracts)
+    few = ContractFlow(None, pipeline.contracts)
+    run, small = Run(flow), Run(few)
     with _prepared(pipeline, run, batch_size, device, seed) as (samples, stages, target):
         if samples:
             with unchanged(samples):
@@ -63,12 +68,14 @@ def record(
         parameters = parameter_records(pipeline.model) if run.backward else ()
         if len(samples) > 1:
             run.few = few_of(samples, run, small_size(len(samples)))
-            few = [samples[i] for i in run.few]
+            first = [samples[i] for i in run.few]
             seed_all(seed)
-            with unchanged(few):
-                _once(pipeline, few, stages, target, small, backward=False)
+            with unchanged(first):
+                _once(pipeline, first, stages, target, small, backward=False)
         run.not_judged.extend(_unnamed_axes(samples, run, small))
-    return compose(pipeline, len(samples), run, small, facts, parameters)
+    collected = facts.collect() if facts is not None else []
+    recording = compose(pipeline, len(samples), run, small, collected, parameters)
+    return replace(recording, contracts=contracts_record(flow, few, collected))
 
 
 def follow(
@@ -137,7 +144,7 @@ def _once(
             stage = flow.begin("collate", "collate", pipeline.collate)
             try:
                 batch = pipeline.collate(samples)
-                flow.note(stage, "out", batch)
+                flow.note(stage, "out", batch, "", hints_of(pipeline.collate).get("return"))
             finally:
                 flow.end()
             run.batch = flow.batch = batch = move(batch, device)
@@ -147,9 +154,12 @@ def _once(
             at = "loss"
             stage = flow.begin("loss", "loss", pipeline.loss)
             try:
-                flow.note(stage, "in", predictions, "predictions")
+                hints = hints_of(pipeline.loss)
+                of_arguments = [hint for name, hint in hints.items() if name != "return"]
+                first = of_arguments[0] if len(of_arguments) == 2 else None
+                flow.note(stage, "in", predictions, "predictions", first)
                 loss = pipeline.loss(predictions, batch)
-                flow.note(stage, "out", loss)
+                flow.note(stage, "out", loss, "", hints.get("return"))
             finally:
                 flow.end()
             run.loss = _one_value(loss)

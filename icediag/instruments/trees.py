@@ -62,11 +62,12 @@ def held(
         return
     if len(within) > MAX_DEPTH or id(tree) in within:
         return
-    for key, value in _children(tree):
+    for key, value in children(tree):
         yield from held(value, f"{path}.{key}" if path else str(key), (*within, id(tree)))
 
 
-def _children(tree: Any) -> Iterator[tuple[Any, Any]]:
+def children(tree: Any) -> Iterator[tuple[Any, Any]]:
+    """Keys and values of a container; nothing of what is none."""
     if isinstance(tree, _OPAQUE):
         return
     if isinstance(tree, Mapping):
@@ -133,7 +134,7 @@ def _rebuild(build: Callable[[], Any], otherwise: Any) -> Any:
 
 def integers(tree: Any) -> Iterator[tuple[str, int]]:
     """The plain whole numbers that stand at the top of a tree, such as a batch's `num_doms`."""
-    for key, value in _children(tree):
+    for key, value in children(tree):
         if isinstance(value, int) and not isinstance(value, bool):
             yield str(key), value
 

@@ -97,6 +97,15 @@ class Values:
         self._waiting.append((len(self._done), tensor.numel(), n, facts, exact))
         self._done.append("")
 
+    def known(self, number: int) -> Facts | None:
+        """Facts of a tensor that need no wait; None where they lie on a device, or there are none.
+
+        Args:
+            number: As `add` gave it.
+        """
+        found = self._done[number]
+        return found if isinstance(found, Facts) else None
+
     def collect(self) -> list[Facts | str]:
         """Facts of every tensor, or the reason why there are none.
 
