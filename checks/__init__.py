@@ -18,6 +18,7 @@ from . import (
     normalized_relative,
     normalized_weights,
     numerical_pole,
+    run_fails,
     saturated_output,
     unbounded_output,
     unreachable_range,
@@ -28,6 +29,7 @@ from . import (
 #: itself) and `check(recording)`, which gives its findings (none: clean), or an `Unjudged` that
 #: says why it cannot tell.
 CHECKS: tuple[ModuleType, ...] = (
+    run_fails,
     non_finite_value,
     normalized_relative,
     normalized_weights,

@@ -13,7 +13,16 @@ class Location:
 
 @dataclass(frozen=True, kw_only=True)
 class Unjudged:
-    """Something that could not be seen or judged, and why."""
+    """Something that could not be seen or judged, and why.
+
+    Attributes:
+        name: What: a check, an instrument, or a part of the flow.
+        reason: Why.
+        raised: Whether it is because the user's code raised an exception.
+        location: The user's line that raised, where it is known.
+    """
 
     name: str
     reason: str
+    raised: bool = False
+    location: Location | None = None

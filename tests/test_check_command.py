@@ -100,6 +100,9 @@ def test_a_pipeline_that_raises_is_said_to(run: Run, tmp_path: Path) -> None:
     assert code == 2 and "Traceback" not in out + err
     reasons = {u.name: u.reason for u in Diagnosis.load(tmp_path / "diagnosis.json").not_judged}
     assert "out of ice" in reasons["model"]
+    [finding] = Diagnosis.load(tmp_path / "diagnosis.json").findings
+    assert (finding.name, finding.stage) == ("run-fails", "model")
+    assert finding.location is not None and finding.location.file.endswith("test_check_command.py")
 
 
 def test_an_instrument_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,9 @@ def sample() -> Recording:
                 gradient_norm=math.nan,
             ),
         ),
-        not_judged=(Unjudged(name="x", reason="y"),),
+        not_judged=(
+            Unjudged(name="x", reason="y", raised=True, location=Location(file="a.py", line=3)),
+        ),
         versions={"torch": "2"},
         bounds=sample_bounds(),
         provenance=sample_provenance(),

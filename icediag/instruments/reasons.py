@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from icediag.pipeline import Pipeline
+from icediag.place import Location, Unjudged
 
 from .discover import belongs, user_packages
 from .stages import relative_file
@@ -26,10 +27,28 @@ _STANDARD = sysconfig.get_paths()["stdlib"]
 
 
 def reason_of(error: BaseException, pipeline: Pipeline) -> str:
-    """Type, place and message of an exception.
+    """Type, place and message of an exception; the place is that of `place_of`."""
+    place = place_of(error, pipeline)
+    at = f" at {place.file}:{place.line}" if place else ""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}{at}" + (f": {message}" if message else "")
 
-    The place is the innermost line of the user's own packages; where there is none, the innermost
-    one that is neither Python's nor torch's nor ours.
+
+def raised(name: str, error: BaseException, pipeline: Pipeline) -> Unjudged:
+    """What could not be seen because the user's code raised."""
+    return Unjudged(
+        name=name,
+        reason=reason_of(error, pipeline),
+        raised=True,
+        location=place_of(error, pipeline),
+    )
+
+
+def place_of(error: BaseException, pipeline: Pipeline) -> Location | None:
+    """Where an exception comes from.
+
+    The innermost line of the user's own packages; where there is none, the innermost one that is
+    neither Python's nor torch's nor ours.
     """
     frames = traceback.extract_tb(error.__traceback__)
     modules = {
@@ -38,13 +57,11 @@ def reason_of(error: BaseException, pipeline: Pipeline) -> str:
     packages = user_packages(pipeline)
     outside = [frame for frame in frames if not _of_library(frame.filename)]
     own = [f for f in outside if belongs(modules.get(f.filename) or "", packages)]
-    place = ""
-    if own or outside:
-        frame = (own or outside)[-1]
-        file = relative_file(frame.filename, modules.get(frame.filename))
-        place = f" at {file}:{frame.lineno}"
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}{place}" + (f": {message}" if message else "")
+    if not (own or outside):
+        return None
+    frame = (own or outside)[-1]
+    file = relative_file(frame.filename, modules.get(frame.filename))
+    return Location(file=file, line=frame.lineno or 0)
 
 
 def _of_library(file: str) -> bool:

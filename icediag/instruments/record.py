@@ -24,7 +24,7 @@ from .gradients import parameter_records
 from .modes import eager, seed_all, train_mode
 from .naming import Run, small_size
 from .preserve import preserved, unchanged
-from .reasons import reason_of
+from .reasons import raised
 from .samples import few_of, read_samples
 from .signatures import hints_of
 from .stages import FunctionStage, resolve
@@ -174,7 +174,7 @@ def _once(
         raise
     except Exception as error:
         flow.unwind(0)
-        run.not_judged.append(Unjudged(name=at, reason=reason_of(error, pipeline)))
+        run.not_judged.append(raised(at, error, pipeline))
     finally:
         flow.close()
     for name in skipped:

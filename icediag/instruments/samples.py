@@ -14,7 +14,7 @@ from icediag.recording import Unjudged
 
 from .flow import Flow, SeenStage
 from .naming import Run
-from .reasons import reason_of
+from .reasons import place_of, reason_of
 from .trees import leaves
 
 
@@ -54,6 +54,8 @@ def read_samples(pipeline: Pipeline, wanted: int, run: Run) -> list[Any]:
             Unjudged(
                 name="dataset item",
                 reason=f"sample {len(samples)}: {reason_of(error, pipeline)}",
+                raised=True,
+                location=place_of(error, pipeline),
             )
         )
         _note_all(flow, stage, samples, run)
