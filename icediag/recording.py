@@ -14,6 +14,7 @@ from icediag.contracts_record import ContractsRecord
 from icediag.place import Location as Location
 from icediag.place import Unjudged as Unjudged
 from icediag.plain import read_json, read_text, to_json, write_atomically
+from icediag.projection_record import ProjectionRecord
 from icediag.provenance_record import ProvenanceRecord
 from icediag.work_record import OperationsRecord
 
@@ -223,6 +224,7 @@ class Recording:
         provenance: Which raw column reached what; None where that was not asked for.
         operations: What a step does, counted; None where that was not asked for.
         clock: Its steps by time and memory; None where that was not asked for.
+        projection: What a step would take on another device; None where that was not asked for.
         contracts: What is declared of tensors, and where that was broken; None of an older file.
         versions: Of torch and python.
         version: Of this format.
@@ -243,6 +245,7 @@ class Recording:
     provenance: ProvenanceRecord | None = None
     operations: OperationsRecord | None = None
     clock: ClockRecord | None = None
+    projection: ProjectionRecord | None = None
     contracts: ContractsRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     version: int = VERSION

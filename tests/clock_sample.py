@@ -11,6 +11,7 @@ from icediag.clock_record import (
     StageMemory,
 )
 from icediag.place import Location
+from icediag.projection_record import LineProjection, ProjectionRecord, StageProjection
 
 PLACE = Location(file="a/b.py", line=7)
 
@@ -77,4 +78,49 @@ def sample_clock() -> ClockRecord:
             growing=(GrowingPlace(stage="head", attribute="history", per_step=1, location=PLACE),),
         ),
         missing={"own loader": "no such disk"},
+    )
+
+
+def sample_projection() -> ProjectionRecord:
+    return ProjectionRecord(
+        device="h100",
+        title="H100 SXM",
+        source="a datasheet",
+        constants={"bandwidth": 3e12},
+        rates={"float32": 67e12},
+        batch_size=256,
+        counted_at=(4, 8),
+        extrapolated=True,
+        stages=(
+            StageProjection(
+                phase="backward",
+                stage="head",
+                time_s=0.5,
+                host_s=0.25,
+                device_s=0.5,
+                bound="bandwidth",
+                operations=10.0,
+                syncs=1.0,
+                loop_s=0.125,
+            ),
+        ),
+        lines=(
+            LineProjection(
+                location=PLACE,
+                stage="head",
+                axis="doms",
+                order=1,
+                operations=9.0,
+                syncs=1.0,
+                forward_s=0.25,
+                backward_s=0.5,
+            ),
+        ),
+        step_s=1.0,
+        device_busy_s=0.5,
+        lost_launches_s=0.25,
+        lost_syncs_s=0.125,
+        lost_padding_s=0.0625,
+        loops_s=0.75,
+        unfitted=0.25,
     )

@@ -40,7 +40,7 @@ from icediag.recording import (
     Unjudged,
 )
 from icediag.work_record import Growth, OperationRecord, OperationsRecord, Repeated, WorkRun
-from tests.clock_sample import sample_clock
+from tests.clock_sample import sample_clock, sample_projection
 
 
 def sample() -> Recording:
@@ -116,6 +116,7 @@ def sample() -> Recording:
         provenance=sample_provenance(),
         operations=sample_operations(),
         clock=sample_clock(),
+        projection=sample_projection(),
         contracts=sample_contracts(),
     )
 

@@ -5,12 +5,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from icediag.devices import load_device
 from icediag.errors import IcediagError
 from icediag.pipeline import Pipeline
 from icediag.recording import Recording, Unjudged
 
 from .bounds import record_bounds
 from .clock import record_clock
+from .projection import project
 from .provenance import record_origins
 from .reasons import reason_of
 from .record import record
@@ -18,6 +20,8 @@ from .work import record_operations
 
 #: Parts of the flow without which no other instrument sees more than the recorder did.
 FLOW = frozenset({"dataset item", "collate", "model", "loss"})
+#: What counted steps are projected to, where nobody says.
+DEVICE = "h100"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,8 @@ def examine(
         IcediagError: The data set is empty, or the pipeline names what does not exist.
         DataError: The files of a built-in data set are not what they must be.
     """
+    if "projection" in needs:
+        needs = {*needs, "operations"}
     progress("following one batch")
     recording = record(pipeline, batch_size=batch_size, device=device, seed=seed)
     if FLOW & {item.name for item in recording.not_judged}:
@@ -94,4 +100,7 @@ def examine(
             continue
         missing = Unjudged(name=instrument.field, reason=reason)
         recording = dataclasses.replace(recording, not_judged=(*recording.not_judged, missing))
+    if "projection" in needs and recording.operations is not None:
+        projected = project(recording.operations, load_device(DEVICE))
+        recording = dataclasses.replace(recording, projection=projected)
     return recording
