@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from icediag.births_record import BirthsRecord
 from icediag.bounds_record import BoundsRecord
 from icediag.clock_record import ClockRecord
 from icediag.contracts_record import ContractsRecord
@@ -226,6 +227,7 @@ class Recording:
         clock: Its steps by time and memory; None where that was not asked for.
         projection: What a step would take on another device; None where that was not asked for.
         contracts: What is declared of tensors, and where that was broken; None of an older file.
+        births: Where values that are not finite are born; None where there are none.
         versions: Of torch and python.
         version: Of this format.
     """
@@ -247,6 +249,7 @@ class Recording:
     clock: ClockRecord | None = None
     projection: ProjectionRecord | None = None
     contracts: ContractsRecord | None = None
+    births: BirthsRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 

@@ -132,7 +132,13 @@ def test_forward_at_the_stage_that_gives_it(
     assert (evidence["nans"], evidence["positive_infs"], evidence["negative_infs"]) == counts
     assert (evidence["values"], evidence["role"]) == (12, "out")
     assert finding.location is not None and finding.location.file == "tests/test_checks.py"
-    assert finding.location.line == type(fault).forward.__code__.co_firstlineno
+    # The line of the operation itself, with what went into it.
+    assert finding.location.line == type(fault).forward.__code__.co_firstlineno + 1
+    assert (
+        evidence["operation"] == {"Log": "log", "Ratio": "div", "Half": "mul"}[type(fault).__name__]
+    )
+    assert evidence["inputs"]["self"]["at"] == (0.0 if samples is ZEROS else 2.0)
+    assert "The first operation that gives one is " in finding.message
     assert "12 " in finding.message and finding.message.startswith("All that goes in is finite")
 
 
@@ -141,7 +147,8 @@ def test_forward_in_the_code_between_the_stages() -> None:
     assert finding.stage == "model"
     assert finding.message.startswith("In its own code, before last, arise 12 infinite")
     assert finding.location is not None
-    assert finding.location.line == Own.forward.__code__.co_firstlineno
+    assert finding.location.line == Own.forward.__code__.co_firstlineno + 1
+    assert finding.evidence["operation"] == "log"
 
 
 def test_forward_in_the_data_the_loss_and_outside() -> None:
@@ -172,6 +179,9 @@ def test_backward_at_the_stage_it_comes_back_to() -> None:
     assert finding.stage == "1"
     assert finding.evidence["role"] == "grad"
     assert finding.message.startswith("Every value is finite, but the gradient")
+    # The line whose slope is infinite is that of the root, forward.
+    assert finding.evidence["node"] == "SqrtBackward0" and finding.location is not None
+    assert finding.location.line == Root.forward.__code__.co_firstlineno + 1
 
 
 def test_backward_at_the_weights_alone() -> None:
@@ -191,6 +201,7 @@ def test_silent_on_masks_and_on_the_built_in() -> None:
     ]
     assert out.facts is not None and out.facts.negative_infs == 4
     assert judge(masked).findings == ()
+    assert masked.births is None  # no second run for a mask
     built = icecube(
         n_events=4, batch_size=4, config=NetworkConfig(d_model=8, n_heads=1, n_layers=1)
     )

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from icediag.births_record import Birth, BirthInput, BirthsRecord
 from icediag.bounds_record import (
     BoundingOp,
     BoundsNote,
@@ -118,6 +119,7 @@ def sample() -> Recording:
         clock=sample_clock(),
         projection=sample_projection(),
         contracts=sample_contracts(),
+        births=sample_births(),
     )
 
 
@@ -206,6 +208,27 @@ def sample_operations() -> OperationsRecord:
         repeated=(repeated,),
         not_judged=(Unjudged(name="optimizer", reason="wants a closure"),),
     )
+
+
+def sample_births() -> BirthsRecord:
+    given = BirthInput(name="self", shape=(3,), dtype="float32", minimum=0.0, maximum=2.0, at=0.0)
+    birth = Birth(
+        phase="backward",
+        stage="head",
+        op="div",
+        node="LogBackward0",
+        location=Location(file="a/b.py", line=3),
+        nans=1,
+        positive_infs=2,
+        negative_infs=3,
+        values=9,
+        index=(0, 1),
+        constant=True,
+        from_infinite=True,
+        inputs=(given,),
+        times=2,
+    )
+    return BirthsRecord(births=(birth,))
 
 
 def sample_contracts() -> ContractsRecord:

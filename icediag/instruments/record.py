@@ -16,6 +16,7 @@ from icediag.errors import IcediagError
 from icediag.pipeline import Pipeline
 from icediag.recording import Recording, Unjudged
 
+from .births import BirthWatch, holds_non_finite
 from .compose import compose
 from .contracts import ContractFlow, contracts_record
 from .discover import discover
@@ -30,6 +31,7 @@ from .signatures import hints_of
 from .stages import FunctionStage, resolve
 from .trees import move
 from .values import Values
+from .work.own import Own
 
 
 def record(
@@ -75,7 +77,28 @@ def record(
         run.not_judged.extend(_unnamed_axes(samples, run, small))
     collected = facts.collect() if facts is not None else []
     recording = compose(pipeline, len(samples), run, small, collected, parameters)
-    return replace(recording, contracts=contracts_record(flow, few, collected))
+    recording = replace(recording, contracts=contracts_record(flow, few, collected))
+    if holds_non_finite(recording):
+        recording = _with_births(pipeline, recording, batch_size, device, seed)
+    return recording
+
+
+def _with_births(
+    pipeline: Pipeline, recording: Recording, batch_size: int | None, device: str, seed: int
+) -> Recording:
+    """The recording with the operations at which its NaN and infinities are born."""
+    flow = Flow(None)
+    watch = BirthWatch(Own(pipeline), pipeline.model, flow)
+    run = Run(flow)
+    with _prepared(pipeline, run, batch_size, device, seed) as (samples, stages, target):
+        try:
+            with unchanged(samples), watch.looking():
+                _once(pipeline, samples, stages, target, run, backward=True)
+        except Exception as error:  # looking may fail where the pipeline does not
+            reason = f"operations cannot be looked at: {reason_of(error, pipeline)}"
+            missing = Unjudged(name="births of NaN", reason=reason)
+            return replace(recording, not_judged=(*recording.not_judged, missing))
+    return replace(recording, births=watch.record())
 
 
 def follow(

@@ -42,7 +42,7 @@ def _made_so_far() -> int:
     return int(autograd._get_sequence_nr())
 
 
-def _running_node() -> Any:
+def running_node() -> Any:
     """The autograd node that runs; None on the way forward."""
     own: Any = torch._C
     return own._current_autograd_node()
@@ -75,7 +75,7 @@ class Counter:
     def watching(self, flow: Flow) -> Iterator[None]:
         """Count what is done within."""
         self._flow = flow
-        self._next = _made_so_far()
+        self.start_numbers()
         with _Functions(self), _Operations(self):
             yield
 
@@ -85,6 +85,10 @@ class Counter:
         if innermost:
             return innermost[-1]
         return "model" if self.phase == "forward" else str(self.phase)
+
+    def start_numbers(self) -> None:
+        """Nodes that are made from now on are of the lines that run from now on."""
+        self._next = _made_so_far()
 
     def name_nodes(self, stage: str, line: Line | None) -> None:
         """Note that the autograd nodes made since the last call are of this line."""
@@ -105,7 +109,7 @@ class Counter:
         if self.phase is None:
             return
         phase: Phase = self.phase
-        node = _running_node()
+        node = running_node()
         if node is None:
             line, looker = self._own.line()
             if looker:
