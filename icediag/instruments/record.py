@@ -25,7 +25,7 @@ from .gradients import parameter_records
 from .modes import eager, seed_all, train_mode
 from .naming import Run, small_size
 from .preserve import preserved, unchanged
-from .reasons import raised
+from .reasons import raised, reason_of
 from .samples import few_of, read_samples
 from .signatures import hints_of
 from .stages import FunctionStage, resolve
