@@ -473,3 +473,30 @@ def test_paths_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(IcediagError, match="not UTF-8"):
         Recording.load(tmp_path / "bytes")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bytes", "folder"]
+
+
+#: As the first version wrote it: no contracts, no births, no clock.
+FIRST = """{"pipeline": "old", "batch_size": 3, "loss": "nan", "baseline_loss": 1.5,
+ "axes": {"pulses": 56}, "axis_notes": {},
+ "stages": [{"name": "head", "kind": "module", "depth": 1, "calls": 2, "valued_calls": 2,
+   "type": "Linear", "location": {"file": "a/b.py", "line": 7}, "tensors": [
+    {"path": "input", "role": "in", "shape": [56, 3], "axes": ["pulses", null],
+     "varies": [false, false], "dtype": "float32", "device": "cpu",
+     "facts": {"count": 168, "minimum": -1, "maximum": 2.5, "median": 0.5, "median_of": 168,
+       "mean": 0.25, "std": "inf", "zeros": 1, "nans": 2, "positive_infs": 0,
+       "negative_infs": 0},
+     "unseen": null, "columns": [], "column_names": []}]}],
+ "ragged": [], "padding": [], "parameters": [], "not_judged": [],
+ "versions": {"torch": "2.6.0", "python": "3.11.9"}, "version": 1}
+"""
+
+
+def test_a_file_of_the_first_version_is_read() -> None:
+    recording = Recording.from_json(FIRST)
+    [stage] = recording.stages
+    [tensor] = stage.tensors
+    assert (stage.name, tensor.axes, tensor.shape) == ("head", ("pulses", None), (56, 3))
+    assert tensor.facts is not None
+    assert (tensor.facts.minimum, tensor.facts.std, tensor.facts.nans) == (-1, math.inf, 2)
+    assert recording.contracts is recording.births is recording.bounds is None
+    assert Recording.from_json(recording.to_json()).stages == recording.stages

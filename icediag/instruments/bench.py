@@ -17,6 +17,7 @@ from icediag.icecube import pipeline
 from icediag.model.faults.packing_loop import pack_one_by_one
 from icediag.model.packing import pack, plan_packing
 
+from .provenance import record_origins
 from .record import record
 
 Clock = Callable[[], float]
@@ -151,12 +152,17 @@ def measure(n_events: int, *, repeats: int, seed: int = 0) -> list[BenchRow]:
                 repeats=few,
             )
         )
-    for name, values in (("shapes alone", False), ("shapes and values", True)):
+    recordings: tuple[tuple[str, Callable[[], Any]], ...] = (
+        ("shapes alone", lambda: record(built, values=False)),
+        ("shapes and values", lambda: record(built)),
+        ("everything: also raw columns", lambda: (record(built), record_origins(built))),
+    )
+    for name, recorded in recordings:
         rows.append(
             compare(
                 f"recording {name}",
                 "forward and backward, unrecorded",
-                lambda values=values: record(built, values=values),  # type: ignore[misc]
+                recorded,
                 whole_step,
                 repeats=few,
             )
