@@ -498,5 +498,6 @@ def test_a_file_of_the_first_version_is_read() -> None:
     assert (stage.name, tensor.axes, tensor.shape) == ("head", ("pulses", None), (56, 3))
     assert tensor.facts is not None
     assert (tensor.facts.minimum, tensor.facts.std, tensor.facts.nans) == (-1, math.inf, 2)
-    assert recording.contracts is recording.births is recording.bounds is None
+    assert recording.contracts is None
+    assert recording.births is None
     assert Recording.from_json(recording.to_json()).stages == recording.stages
