@@ -12,6 +12,7 @@ from icediag.births_record import BirthsRecord
 from icediag.bounds_record import BoundsRecord
 from icediag.clock_record import ClockRecord
 from icediag.contracts_record import ContractsRecord
+from icediag.invariances_record import InvariancesRecord
 from icediag.place import Location as Location
 from icediag.place import Unjudged as Unjudged
 from icediag.plain import read_json, read_text, to_json, write_atomically
@@ -228,6 +229,7 @@ class Recording:
         projection: What a step would take on another device; None where that was not asked for.
         contracts: What is declared of tensors, and where that was broken; None of an older file.
         births: Where values that are not finite are born; None where there are none.
+        invariances: What moved in batches put together otherwise; None where not asked for.
         versions: Of torch and python.
         version: Of this format.
     """
@@ -250,6 +252,7 @@ class Recording:
     projection: ProjectionRecord | None = None
     contracts: ContractsRecord | None = None
     births: BirthsRecord | None = None
+    invariances: InvariancesRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 

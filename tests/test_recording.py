@@ -26,6 +26,7 @@ from icediag.bounds_record import (
 )
 from icediag.contracts_record import Breach, Contract, ContractsRecord
 from icediag.errors import IcediagError
+from icediag.invariances_record import InvariancesRecord
 from icediag.plain import write_atomically
 from icediag.provenance_record import Origin, OriginRecord, ProvenanceRecord, RawContract
 from icediag.recording import (
@@ -42,6 +43,7 @@ from icediag.recording import (
 )
 from icediag.work_record import Growth, OperationRecord, OperationsRecord, Repeated, WorkRun
 from tests.clock_sample import sample_clock, sample_projection
+from tests.filled import filled
 
 
 def sample() -> Recording:
@@ -112,6 +114,7 @@ def sample() -> Recording:
         not_judged=(
             Unjudged(name="x", reason="y", raised=True, location=Location(file="a.py", line=3)),
         ),
+        invariances=filled(InvariancesRecord),
         versions={"torch": "2"},
         bounds=sample_bounds(),
         provenance=sample_provenance(),

@@ -12,6 +12,7 @@ from icediag.recording import Recording, Unjudged
 
 from .bounds import record_bounds
 from .clock import record_clock
+from .invariances import record_invariances
 from .projection import project
 from .provenance import record_origins
 from .reasons import reason_of
@@ -45,6 +46,7 @@ class Instrument:
 INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument(field="operations", title="counting operations", run=record_operations),
     Instrument(field="provenance", title="recognising raw columns", run=record_origins),
+    Instrument(field="invariances", title="regrouping events", run=record_invariances),
     Instrument(field="bounds", title="proving bounds", run=record_bounds),
     Instrument(field="clock", title="timing training steps", run=record_clock),
 )

@@ -63,7 +63,7 @@ def record(
     flow = ContractFlow(facts, pipeline.contracts)
     few = ContractFlow(None, pipeline.contracts)
     run, small = Run(flow), Run(few)
-    with _prepared(pipeline, run, batch_size, device, seed) as (samples, stages, target):
+    with prepared(pipeline, run, batch_size, device, seed) as (samples, stages, target):
         if samples:
             with unchanged(samples):
                 _once(pipeline, samples, stages, target, run, backward=True)
@@ -90,7 +90,7 @@ def _with_births(
     flow = Flow(None)
     watch = BirthWatch(Own(pipeline), pipeline.model, flow)
     run = Run(flow)
-    with _prepared(pipeline, run, batch_size, device, seed) as (samples, stages, target):
+    with prepared(pipeline, run, batch_size, device, seed) as (samples, stages, target):
         try:
             with unchanged(samples), watch.looking():
                 _once(pipeline, samples, stages, target, run, backward=True)
@@ -109,7 +109,7 @@ def follow(
     Arguments and errors as for `record`; everything is left as it was found.
     """
     run = Run(flow)
-    with _prepared(pipeline, run, batch_size, device, seed) as (samples, stages, target):
+    with prepared(pipeline, run, batch_size, device, seed) as (samples, stages, target):
         if samples:
             with unchanged(samples):
                 _once(pipeline, samples, stages, target, run, backward=False)
@@ -117,7 +117,7 @@ def follow(
 
 
 @contextmanager
-def _prepared(
+def prepared(
     pipeline: Pipeline, run: Run, batch_size: int | None, device: str, seed: int
 ) -> Iterator[tuple[list[Any], list[FunctionStage], torch.device]]:
     """Samples, stages and device for a run; at the end everything is as it was found."""

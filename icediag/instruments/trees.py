@@ -15,7 +15,7 @@ MAX_DEPTH = 12
 
 
 #: What holds no data of a batch, whatever attributes it has.
-_OPAQUE = (
+OPAQUE = (
     *(str, bytes, int, float, complex, type(None), type),
     *(ModuleType, FunctionType, MethodType, BuiltinFunctionType, partial),
     *(nn.Module, torch.Generator, torch.dtype, torch.device),
@@ -68,7 +68,7 @@ def held(
 
 def children(tree: Any) -> Iterator[tuple[Any, Any]]:
     """Keys and values of a container; nothing of what is none."""
-    if isinstance(tree, _OPAQUE):
+    if isinstance(tree, OPAQUE):
         return
     if isinstance(tree, Mapping):
         yield from tree.items()

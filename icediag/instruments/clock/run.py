@@ -15,7 +15,7 @@ from icediag.instruments.flow import Flow
 from icediag.instruments.naming import Run
 from icediag.instruments.preserve import unchanged
 from icediag.instruments.reasons import reason_of
-from icediag.instruments.record import _prepared
+from icediag.instruments.record import prepared
 from icediag.pipeline import Pipeline
 
 from .access import measure_access
@@ -66,7 +66,7 @@ def record_clock(
         IcediagError: The data set is empty, or a stage that the pipeline names does not exist.
     """
     run = Run(Flow(None))
-    with _prepared(pipeline, run, batch_size, device, seed) as (samples, stages, target):
+    with prepared(pipeline, run, batch_size, device, seed) as (samples, stages, target):
         wanted = len(samples)
         missing = {item.name: item.reason for item in run.not_judged}
         record = ClockRecord(
