@@ -1,19 +1,19 @@
 """Collate: a list of ragged events into one flat batch. Nothing is padded, dropped or reordered."""
 
-# P pulses, D DOMs, B events, K table entries (events x sensors)
+# P pulses, D DOMs, B events
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from .block import EventBlock
 from .event import N_SENSORS, SENSOR_ID, Event
+from .grouping import Grouping, WrongSensorError, group_doms, grouped_by_rank, whole_sensors
 from .packing import BUCKET_RATIO, PackingPlan, plan_packing
 
 
@@ -79,30 +79,28 @@ class Batch:
         return self._map(lambda value: value.pin_memory())
 
 
-class _Table(threading.local):
-    """A table with one entry a (event, sensor) pair, kept from batch to batch by each thread.
+def _doms(block: EventBlock, n_sensors: int) -> Grouping:
+    """The DOMs of a block.
 
-    Fresh from the system its pages would cost as much as the rest of collate.
+    Raises:
+        ValueError: A sensor_id is not a whole number in 0..n_sensors-1.
     """
-
-    def __init__(self) -> None:
-        self.entries = np.empty(0, np.int32)
-
-    def of(self, n: int) -> npt.NDArray[np.int32]:
-        """The first n entries, of any content."""
-        if self.entries.size < n:
-            self.entries = np.empty(n, np.int32)
-        return self.entries[:n]
-
-
-_table = _Table()
-
-
-def _sorted(keys: npt.NDArray[np.int64], *, below: int) -> npt.NDArray[np.int64]:
-    """Sort keys, in half the bytes where they fit: that is twice as fast."""
-    if below < 2**31:
-        return np.sort(keys.astype(np.int32)).astype(np.int64)
-    return np.sort(keys)
+    sensors_P = block.pulse_features[:, SENSOR_ID].detach().numpy()
+    if block.dom_ranks is not None:
+        doms = grouped_by_rank(sensors_P, block.lengths, block.dom_ranks)
+        # The data set has looked at every pulse; whether all are sensors of this detector is left.
+        if not doms.dom_ids.size or doms.dom_ids.max() < n_sensors:
+            return doms
+    try:
+        sensors_P = whole_sensors(sensors_P, n_sensors)
+    except WrongSensorError as wrong:
+        event = int(np.searchsorted(np.cumsum(block.lengths), wrong.pulse, side="right"))
+        raise ValueError(
+            f"sensor_id: expected a whole number in 0..{n_sensors - 1}, got "
+            f"{sensors_P[wrong.pulse]} in event {block.event_ids[event]}, pulse "
+            f"{wrong.pulse - int(block.lengths[:event].sum())}"
+        ) from None
+    return group_doms(sensors_P, block.lengths, n_sensors=n_sensors)
 
 
 def collate(
@@ -110,12 +108,9 @@ def collate(
 ) -> Batch:
     """Collate events to a batch, without a Python loop over pulses or DOMs.
 
-    (event, sensor) pairs are numbered event * n_sensors + sensor in int64, whatever integer type
-    the sensors had; a table with one entry a pair finds the distinct ones, so that only DOMs are
-    sorted and not pulses.
-
     Args:
-        events: At least one event; events without pulses are kept.
+        events: At least one event; events without pulses are kept. An `EventBlock`, which the data
+            sets give for a batch, is flat already, and its pulses are taken as they are.
         n_sensors: Number of sensors of the detector; sensor_id is 0..n_sensors-1.
         bucket_ratio: See `plan_packing`.
 
@@ -128,46 +123,18 @@ def collate(
     """
     if not events:
         raise ValueError("events: expected at least one event, got none")
-    n_events = len(events)
-    pulse_features_P4 = torch.cat([event.pulse_features for event in events])
-    lengths_B = np.array([event.pulse_features.shape[0] for event in events])
-    sensors = pulse_features_P4[:, SENSOR_ID].detach().numpy()
-    with np.errstate(invalid="ignore"):  # NaN becomes some integer, which differs from it
-        sensors_P = sensors.astype(np.int32)
-    # Read as unsigned, a negative number is a huge one: one pass finds both.
-    if sensors_P.size and (
-        sensors_P.view(np.uint32).max() >= n_sensors
-        or (sensors_P.astype(sensors.dtype) != sensors).any()
-    ):
-        wrong = (sensors_P < 0) | (sensors_P >= n_sensors) | (sensors_P != sensors)
-        pulse = int(np.flatnonzero(wrong)[0])
-        event = int(np.searchsorted(np.cumsum(lengths_B), pulse, side="right"))
-        raise ValueError(
-            f"sensor_id: expected a whole number in 0..{n_sensors - 1}, got {sensors[pulse]} in "
-            f"event {events[event].event_id}, pulse {pulse - int(lengths_B[:event].sum())}"
-        )
-
-    first_key_B = np.arange(n_events + 1) * n_sensors
-    key_P = np.repeat(first_key_B[:-1], lengths_B) + sensors_P
-    # Each pair's entry keeps the number of one of its pulses: those pulses, one a DOM, give the
-    # distinct pairs. Only entries that were written are ever read, so the table is never cleared.
-    table_K = _table.of(n_events * n_sensors)
-    pulse_P = np.arange(key_P.size, dtype=np.int32)
-    table_K[key_P] = pulse_P
-    key_D = _sorted(key_P[table_K[key_P] == pulse_P], below=table_K.size)
-    table_K[key_D] = np.arange(key_D.size, dtype=np.int32)
-    counts_B = np.diff(np.searchsorted(key_D, first_key_B))
-    event_dom_counts = torch.from_numpy(counts_B)
-
+    block = EventBlock.of(events)
+    doms = _doms(block, n_sensors)
+    event_dom_counts = torch.from_numpy(doms.counts)
     return Batch(
-        pulse_features=pulse_features_P4,
-        pulse_to_dom_idx=torch.from_numpy(table_K[key_P].astype(np.int64)),
-        num_doms=int(key_D.size),
-        dom_to_event_idx=torch.from_numpy(np.repeat(np.arange(n_events), counts_B)),
-        dom_ids=torch.from_numpy(key_D - np.repeat(first_key_B[:-1], counts_B)),
+        pulse_features=block.pulse_features,
+        pulse_to_dom_idx=torch.from_numpy(doms.dom_of_pulse),
+        num_doms=doms.dom_ids.size,
+        dom_to_event_idx=torch.from_numpy(np.repeat(np.arange(len(block)), doms.counts)),
+        dom_ids=torch.from_numpy(doms.dom_ids),
         event_dom_counts=event_dom_counts,
-        event_ids=torch.from_numpy(np.array([event.event_id for event in events], np.int64)),
-        batch_size=n_events,
-        targets=torch.cat([event.target for event in events]).view(n_events, 2),
+        event_ids=torch.from_numpy(block.event_ids),
+        batch_size=len(block),
+        targets=block.targets,
         packing=plan_packing(event_dom_counts, ratio=bucket_ratio),
     )

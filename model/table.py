@@ -4,6 +4,7 @@
 
 import contextlib
 import csv
+import functools
 import json
 import shutil
 import tempfile
@@ -20,8 +21,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .array import icecube86
+from .block import EventBlock
 from .errors import DataError
 from .event import AUXILIARY, CHARGE, N_SENSORS, SENSOR_ID, TIME, Event
+from .gather import positions, rows_of
+from .grouping import dom_ranks
 
 _DTYPES = {
     "event_id": np.int64,
@@ -158,9 +162,25 @@ class TableDataset(Dataset[Event]):
             target=self._targets[i],
         )
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Event]:
-        """The events of a batch, in the order asked for (torch's DataLoader calls this)."""
-        return [self[int(i)] for i in indices]
+    def __getitems__(self, indices: Sequence[int]) -> EventBlock:
+        """The events of a batch, in the order asked for (torch's DataLoader calls this).
+
+        Raises:
+            IndexError: No such event.
+        """
+        at = positions(indices, len(self))
+        rows = torch.from_numpy(rows_of(self.first[at], self.lengths[at]))
+        return EventBlock(
+            pulse_features=self._features.index_select(0, rows),
+            lengths=self.lengths[at],
+            event_ids=self.event_ids[at],
+            targets=self._targets.index_select(0, torch.from_numpy(at)),
+            dom_ranks=self._dom_ranks.take(rows.numpy()),
+        )
+
+    @functools.cached_property
+    def _dom_ranks(self) -> NDArray[np.int16]:
+        return dom_ranks(self.table.sensor_id, self.lengths)
 
     def read_table(self, file: int) -> pa.Table:
         """All pulses as one Arrow table; the columns are not copied.

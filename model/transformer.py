@@ -1,53 +1,19 @@
 """Event transformer: DOM tokens of an event look at each other; its CLS token is the answer.
 
 A pre-norm encoder (Vaswani et al. 2017, arXiv:1706.03762; pre-norm: Xiong et al. 2020,
-arXiv:2002.04745) on the packed slots: token-wise layers see one flat tensor, attention works
-rectangle by rectangle.
+arXiv:2002.04745) on the packed slots: token-wise layers see one flat tensor, attention works within
+each event. Of the last layer only the CLS tokens are read, so only they are computed there: DOMs
+give keys and values, and go no further.
 """
 
-# S slots, F features (d_model), B events, R rows of a bucket, L its length, H heads, E per head
+# S slots, F features (d_model), B events
 
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .packing import Bucket, Packed
-
-
-def bucket_attention(
-    query: Float[Tensor, "slots features"],
-    key: Float[Tensor, "slots features"],
-    value: Float[Tensor, "slots features"],
-    padding_mask: Bool[Tensor, "slots"],
-    buckets: tuple[Bucket, ...],
-    n_heads: int,
-) -> Float[Tensor, "slots features"]:
-    """Self-attention within each event.
-
-    Args:
-        query: `(S, F)`.
-        key: `(S, F)`.
-        value: `(S, F)`.
-        padding_mask: `(S,)` True where a slot is padding: never looked at.
-        buckets: The rectangles.
-        n_heads: Number of heads; divides F.
-
-    Returns:
-        `(S, F)`. Padding slots get a finite value of no meaning.
-    """
-    outputs = []
-    for bucket in buckets:
-        slots = slice(bucket.start, bucket.stop)
-        shape = (bucket.rows, bucket.length, n_heads, -1)
-        q_RHLE, k_RHLE, v_RHLE = (x[slots].view(shape).transpose(1, 2) for x in (query, key, value))
-        attend = None
-        if bucket.padded:
-            # Slot 0 of a row is its CLS token, so no row is without a key.
-            attend = ~padding_mask[slots].view(bucket.rows, 1, 1, bucket.length)
-        out_RHLE = functional.scaled_dot_product_attention(q_RHLE, k_RHLE, v_RHLE, attn_mask=attend)
-        outputs.append(out_RHLE.transpose(1, 2).reshape(-1, query.shape[1]))
-    return torch.cat(outputs)
+from .attention import bucket_attention, varlen_attention, varlen_kernel
+from .packing import Packed
 
 
 class Block(nn.Module):
@@ -72,15 +38,40 @@ class Block(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "slots features"],
-        padding_mask: Bool[Tensor, "slots"],
-        buckets: tuple[Bucket, ...],
-    ) -> Float[Tensor, "slots features"]:
-        """Apply the layer to `(S, F)` tokens."""
-        query, key, value = self.to_qkv(self.norm_attention(tokens)).chunk(3, dim=-1)
-        mixed = bucket_attention(query, key, value, padding_mask, buckets, self.n_heads)
-        tokens = tokens + self.dropout(self.from_heads(mixed))
+        packed: Packed,
+        wanted: Int64[Tensor, "rows"] | None = None,
+    ) -> Float[Tensor, "wanted features"]:
+        """Apply the layer.
+
+        Args:
+            tokens: `(S, F)`.
+            packed: How the slots are laid out.
+            wanted: `(R,)` first slot of each row, ascending, where only these are wanted.
+
+        Returns:
+            `(S, F)`, or `(R, F)` where only some are wanted.
+        """
+        normed = self.norm_attention(tokens)
+        if wanted is None:
+            query, key, value = self.to_qkv(normed).chunk(3, dim=-1)
+        else:
+            n = tokens.shape[1]
+            weight, bias = self.to_qkv.weight.split([n, 2 * n]), self.to_qkv.bias.split([n, 2 * n])
+            query = functional.linear(normed.index_select(0, wanted), weight[0], bias[0])
+            key, value = functional.linear(normed, weight[1], bias[1]).chunk(2, dim=-1)
+            tokens = tokens.index_select(0, wanted)
+        tokens = tokens + self.dropout(self.from_heads(self._attention(query, key, value, packed)))
         out: Tensor = tokens + self.dropout(self.feed_forward(tokens))
         return out
+
+    def _attention(self, query: Tensor, key: Tensor, value: Tensor, packed: Packed) -> Tensor:
+        kernel = varlen_kernel(query, self.n_heads)
+        if kernel is None or packed.runs is None:
+            return bucket_attention(
+                query, key, value, packed.padding_mask, packed.buckets, self.n_heads
+            )
+        longest = packed.buckets[0].length
+        return varlen_attention(query, key, value, packed.runs, longest, self.n_heads, kernel)
 
 
 class EventTransformer(nn.Module):
@@ -98,7 +89,10 @@ class EventTransformer(nn.Module):
     def forward(self, packed: Packed) -> Float[Tensor, "events features"]:
         """Run the layers on packed tokens; gives `(B, F)`, in the batch's order of events."""
         tokens = packed.tokens
-        for layer in self.layers:
-            tokens = layer(tokens, packed.padding_mask, packed.buckets)
-        out: Tensor = self.norm(tokens.index_select(0, packed.slot_of_cls))
+        *before, last = self.layers
+        for layer in before:
+            tokens = layer(tokens, packed)
+        slot_of_row, event_of_row = packed.slot_of_cls.sort()
+        row_of_event = event_of_row.argsort()
+        out: Tensor = self.norm(last(tokens, packed, slot_of_row).index_select(0, row_of_event))
         return out
