@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int32
-from torch import Tensor
+from torch import Tensor, split
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -64,10 +64,10 @@ def bucket_attention(
     # Cut at once: cut one by one, each piece's way back would fill a gradient of all slots.
     parts = zip(
         buckets,
-        query.split(rows if query.shape[0] == sum(rows) else slots),
-        key.split(slots),
-        value.split(slots),
-        padding_mask.split(slots),
+        split(query, rows if query.shape[0] == sum(rows) else slots),
+        split(key, slots),
+        split(value, slots),
+        split(padding_mask, slots),
         strict=True,
     )
     for bucket, *qkv, padding in parts:
@@ -91,7 +91,7 @@ def _within_budget(
         return functional.scaled_dot_product_attention(q_RHQE, k_RHLE, v_RHLE, attn_mask=attend)
     queries = min(n_queries, max(1, budget // of_query))
     rows = max(1, budget // (queries * of_query))
-    masks = [None] * -(-n_rows // rows) if attend is None else attend.split(rows)
+    masks = [None] * -(-n_rows // rows) if attend is None else split(attend, rows)
     return torch.cat(
         [
             torch.cat(
@@ -106,12 +106,12 @@ def _within_budget(
                         use_reentrant=False,
                         preserve_rng_state=False,
                     )
-                    for q in q_some.split(queries, dim=2)
+                    for q in split(q_some, queries, dim=2)
                 ],
                 dim=2,
             )
             for q_some, k, v, mask in zip(
-                q_RHQE.split(rows), k_RHLE.split(rows), v_RHLE.split(rows), masks, strict=True
+                split(q_RHQE, rows), split(k_RHLE, rows), split(v_RHLE, rows), masks, strict=True
             )
         ]
     )
@@ -167,8 +167,7 @@ def varlen_attention(
     Returns:
         As `bucket_attention`.
     """
-    heads = (n_heads, query.shape[1] // n_heads)
-    q, k, v = (x.unflatten(1, heads) for x in (query, key, value))
+    q, k, v = (x.view(x.shape[0], n_heads, -1) for x in (query, key, value))
     if query.shape[0] == key.shape[0]:
         return kernel(q, k, v, runs, runs, longest, longest).flatten(1)
     # One query for each run of tokens, none for padding: for 2 rows [0, 1, 1, 2, 2].

@@ -2,6 +2,7 @@
 
 # P pulses
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -75,7 +76,7 @@ class EventDataset(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Event: ...
-    def __getitems__(self, indices: list[int], /) -> list[Event]: ...
+    def __getitems__(self, indices: list[int], /) -> Sequence[Event]: ...
     def geometry(self) -> Float[Tensor, "sensors 3"]:
         """Positions of the detector's DOMs in metres, row = sensor_id."""
         ...

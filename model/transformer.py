@@ -9,7 +9,7 @@ give keys and values, and go no further.
 # S slots, F features (d_model), B events
 
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor, nn, split
 from torch.nn import functional
 
 from .attention import bucket_attention, varlen_attention, varlen_kernel
@@ -56,7 +56,7 @@ class Block(nn.Module):
             query, key, value = self.to_qkv(normed).chunk(3, dim=-1)
         else:
             n = tokens.shape[1]
-            weight, bias = self.to_qkv.weight.split([n, 2 * n]), self.to_qkv.bias.split([n, 2 * n])
+            weight, bias = (split(x, [n, 2 * n]) for x in (self.to_qkv.weight, self.to_qkv.bias))
             query = functional.linear(normed.index_select(0, wanted), weight[0], bias[0])
             key, value = functional.linear(normed, weight[1], bias[1]).chunk(2, dim=-1)
             tokens = tokens.index_select(0, wanted)
