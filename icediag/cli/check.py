@@ -44,6 +44,12 @@ def check(
     quick: Annotated[
         bool, typer.Option("--quick", help="Leave out experiments that train the model.")
     ] = False,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout", min=1, metavar="S", help="Seconds that each instrument may take."
+        ),
+    ] = 600.0,
     fail_on: Annotated[
         FailOn, typer.Option("--fail-on", help="Findings from which on the exit code is 1.")
     ] = "warning",
@@ -87,6 +93,7 @@ def check(
             device=place,
             seed=seed,
             experiments=not quick,
+            timeout=timeout,
             progress=status.update,
         )
     diagnosis = judge(recording, checks)

@@ -12,10 +12,11 @@ from icediag.recording import Recording, Unjudged
 
 from .bounds import record_bounds
 from .clock import record_clock
+from .containment import ExitedError, TimedOutError, contained
 from .invariances import record_invariances
 from .projection import project
 from .provenance import record_origins
-from .reasons import reason_of
+from .reasons import raised, reason_of
 from .record import record
 from .work import record_operations
 
@@ -60,6 +61,7 @@ def examine(
     device: str = "cpu",
     seed: int = 0,
     experiments: bool = True,
+    timeout: float | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Recording:
     """Record the flow of one batch, then all that is needed beside it.
@@ -75,6 +77,7 @@ def examine(
         device: Where the model is.
         seed: Of the random generators.
         experiments: Whether instruments that train are run.
+        timeout: Seconds that each instrument may take; None for any time.
         progress: Told the title of each instrument before it runs.
 
     Raises:
@@ -84,7 +87,16 @@ def examine(
     if "projection" in needs:
         needs = {*needs, "operations"}
     progress("following one batch")
-    recording = record(pipeline, batch_size=batch_size, device=device, seed=seed)
+    try:
+        with contained(timeout):
+            recording = record(pipeline, batch_size=batch_size, device=device, seed=seed)
+    except (TimedOutError, ExitedError) as error:
+        # Where the batch was read or prepared; later, the recorder itself says where.
+        recording = Recording(
+            pipeline=pipeline.name,
+            batch_size=0,
+            not_judged=(raised("dataset item", error, pipeline),),
+        )
     if FLOW & {item.name for item in recording.not_judged}:
         return recording
     for instrument in INSTRUMENTS:
@@ -92,7 +104,8 @@ def examine(
             continue
         progress(instrument.title)
         try:
-            seen = instrument.run(pipeline, batch_size=batch_size, device=device, seed=seed)
+            with contained(timeout):
+                seen = instrument.run(pipeline, batch_size=batch_size, device=device, seed=seed)
         except IcediagError as error:
             reason = str(error)
         except Exception as error:  # of the user's code, or ours: the other instruments go on

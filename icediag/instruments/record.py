@@ -195,7 +195,7 @@ def _once(
                 run.backward = True
     except IcediagError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         flow.unwind(0)
         run.not_judged.append(raised(at, error, pipeline))
     finally:

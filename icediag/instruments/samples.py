@@ -49,7 +49,7 @@ def read_samples(pipeline: Pipeline, wanted: int, run: Run) -> list[Any]:
             samples.extend(itertools.islice(dataset, wanted))
     except (IcediagError, DataError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         run.not_judged.append(
             Unjudged(
                 name="dataset item",
