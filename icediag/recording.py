@@ -18,7 +18,7 @@ from icediag.place import Unjudged as Unjudged
 from icediag.plain import read_json, read_text, to_json, write_atomically
 from icediag.projection_record import ProjectionRecord
 from icediag.provenance_record import ProvenanceRecord
-from icediag.work_record import OperationsRecord
+from icediag.work_record import LinesRecord, OperationsRecord
 
 #: Grows when a field changes its meaning or goes; new fields come with a default and leave it.
 VERSION = 1
@@ -230,6 +230,7 @@ class Recording:
         contracts: What is declared of tensors, and where that was broken; None of an older file.
         births: Where values that are not finite are born; None where there are none.
         invariances: What moved in batches put together otherwise; None where not asked for.
+        lines: How often the user's own lines run; None where that was not asked for.
         versions: Of torch and python.
         version: Of this format.
     """
@@ -253,6 +254,7 @@ class Recording:
     contracts: ContractsRecord | None = None
     births: BirthsRecord | None = None
     invariances: InvariancesRecord | None = None
+    lines: LinesRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 

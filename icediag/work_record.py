@@ -80,6 +80,7 @@ class OperationRecord:
         flops: Floating point operations of matrix products, convolutions and attention.
         syncs: How often the host must wait for the device, were this run on one.
         growth: How `calls` grow; None where they do not, or follow nothing that is known.
+        work: How `elements` grow.
     """
 
     phase: Phase
@@ -96,6 +97,7 @@ class OperationRecord:
     flops: tuple[int, ...] = ()
     syncs: tuple[int, ...] = ()
     growth: Growth | None = None
+    work: Growth | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,3 +152,97 @@ def at_axes(growth: Growth, axes: dict[str, int]) -> float | None:
             return None
         size *= axes[factor]
     return growth.intercept + growth.slope * size
+
+
+#: How the user's own code repeats itself. `call` is a function of the user's own that something
+#: else calls for every element: `map`, `numpy.vectorize`, `DataFrame.apply`, the key of a sort.
+#: `backward` is one that the backward pass calls.
+LoopKind = Literal["for", "while", "comprehension", "call", "recursion", "backward"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """Lines of a source file, both ends included."""
+
+    file: str
+    first: int
+    last: int
+
+    def holds(self, place: Location | None) -> bool:
+        """Whether a line is among these."""
+        return (
+            place is not None and place.file == self.file and self.first <= place.line <= self.last
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineRecord:
+    """A line of the user's own that runs more often in a larger batch.
+
+    Attributes:
+        phase: Part of the step.
+        location: The line.
+        counts: How often it ran, by run.
+        growth: How this grows.
+    """
+
+    phase: Phase
+    location: Location
+    counts: tuple[int, ...]
+    growth: Growth
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopRecord:
+    """A loop of the user's own that takes more rounds in a larger batch.
+
+    Attributes:
+        phase: Part of the step.
+        stage: Innermost recorded stage in which it stands.
+        kind: What repeats.
+        function: Qualified name of the function it stands in.
+        location: Its first line; of a `call` or a recursion the line that calls.
+        counts: Rounds in all, by run.
+        entries: How often it began, by run.
+        growth: How its rounds grow.
+        lines: Lines of the user's own that it ran, with what it called, by run.
+        spans: The loop itself, and functions that are called in it alone.
+        inside: The growing loop around it, if any.
+        text: Source of its first line.
+    """
+
+    phase: Phase
+    stage: str
+    kind: LoopKind
+    function: str
+    location: Location
+    counts: tuple[int, ...]
+    entries: tuple[int, ...]
+    growth: Growth
+    lines: tuple[int, ...] = ()
+    spans: tuple[Span, ...] = ()
+    inside: Location | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinesRecord:
+    """How often lines of the user's own run in a training step.
+
+    Attributes:
+        batch_size: Samples of the batch that is diagnosed.
+        axes: Symbolic axis -> its size in that batch.
+        runs: The batches that were counted, smallest first; all counts are by run.
+        lines: Lines whose count grows.
+        loops: Loops that take more rounds in a larger batch.
+        executed: Executions of all lines of the user's own, by phase and run.
+        not_judged: What could not be counted.
+    """
+
+    batch_size: int
+    axes: dict[str, int] = field(default_factory=dict)
+    runs: tuple[WorkRun, ...] = ()
+    lines: tuple[LineRecord, ...] = ()
+    loops: tuple[LoopRecord, ...] = ()
+    executed: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    not_judged: tuple[Unjudged, ...] = ()

@@ -41,7 +41,17 @@ from icediag.recording import (
     TensorRecord,
     Unjudged,
 )
-from icediag.work_record import Growth, OperationRecord, OperationsRecord, Repeated, WorkRun
+from icediag.work_record import (
+    Growth,
+    LineRecord,
+    LinesRecord,
+    LoopRecord,
+    OperationRecord,
+    OperationsRecord,
+    Repeated,
+    Span,
+    WorkRun,
+)
 from tests.clock_sample import sample_clock, sample_projection
 from tests.filled import filled
 
@@ -123,6 +133,7 @@ def sample() -> Recording:
         projection=sample_projection(),
         contracts=sample_contracts(),
         births=sample_births(),
+        lines=sample_lines(),
     )
 
 
@@ -199,6 +210,7 @@ def sample_operations() -> OperationsRecord:
         flops=(9, 10),
         syncs=(0, 1),
         growth=growth,
+        work=growth,
     )
     repeated = Repeated(
         phase="forward", op="exp", location=place, first=place, times=2, bytes=40, flops=0
@@ -254,6 +266,35 @@ def sample_contracts() -> ContractsRecord:
     )
     return ContractsRecord(
         contracts=(contract,), batch_axes=((8, 2),), unread={"y of a.b:Head": "m has no size yet"}
+    )
+
+
+def sample_lines() -> LinesRecord:
+    place = Location(file="a/b.py", line=7)
+    growth = Growth(axis="doms", order=1, slope=1.0, intercept=2.0, exact=False, also=("events",))
+    line = LineRecord(phase="loss", location=place, counts=(22, 42), growth=growth)
+    loop = LoopRecord(
+        phase="forward",
+        stage="pack",
+        kind="for",
+        function="pack",
+        location=place,
+        counts=(20, 40),
+        entries=(1, 2),
+        growth=growth,
+        lines=(60, 120),
+        spans=(Span(file="a/b.py", first=7, last=9),),
+        inside=place,
+        text="for row in rows:",
+    )
+    return LinesRecord(
+        batch_size=9,
+        axes={"doms": 90},
+        runs=(WorkRun(samples=2, axes={"doms": 20}), WorkRun(samples=4, axes={"doms": 40})),
+        lines=(line,),
+        loops=(loop,),
+        executed={"forward": (70, 130)},
+        not_judged=(Unjudged(name="growth", reason="one size"),),
     )
 
 

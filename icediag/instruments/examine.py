@@ -18,7 +18,7 @@ from .projection import project
 from .provenance import record_origins
 from .reasons import raised, reason_of
 from .record import record
-from .work import record_operations
+from .work import record_lines, record_operations
 
 #: Parts of the flow without which no other instrument sees more than the recorder did.
 FLOW = frozenset({"dataset item", "collate", "model", "loss"})
@@ -45,6 +45,7 @@ class Instrument:
 
 #: Cheapest first.
 INSTRUMENTS: tuple[Instrument, ...] = (
+    Instrument(field="lines", title="counting lines", run=record_lines),
     Instrument(field="operations", title="counting operations", run=record_operations),
     Instrument(field="provenance", title="recognising raw columns", run=record_origins),
     Instrument(field="invariances", title="regrouping events", run=record_invariances),

@@ -16,38 +16,52 @@ NEAR_COUNT = 24
 NEAR_RISE = 2.0
 
 
-def growth_of(counts: tuple[int, ...], axes: list[dict[str, int]]) -> Growth | None:
-    """How a count grows.
+class Laws:
+    """How counts may grow, for one set of runs.
 
     Args:
-        counts: By run.
         axes: By run: symbolic axes and their sizes.
-
-    Returns:
-        The simplest law that explains all runs: one axis before a product of two. None where the
-        count does not grow, grows less than any axis, or follows nothing that is known.
     """
-    if len(counts) < 2 or max(counts) == min(counts) or counts[-1] <= 0:
-        return None
-    found: dict[int, list[tuple[str, Fraction, Fraction]]] = {}
-    for name, order, sizes in _candidates(axes):
-        law = _exact(counts, sizes)
-        if law is not None:
-            found.setdefault(order, []).append((name, *law))
-    if len(counts) < 3:
-        return None  # with as many unknowns as runs everything fits
-    for order in sorted(order for order in found if order):
-        (name, slope, intercept), *others = found[order]
-        if order == 2 and 0 in found:
-            break
-        return Growth(
-            axis=name,
-            order=order,
-            slope=float(slope),
-            intercept=float(intercept),
-            also=tuple(other for other, *_ in others[:4]),
-        )
-    return None if found else _near(counts, axes)
+
+    def __init__(self, axes: list[dict[str, int]]) -> None:
+        self._candidates = list(_candidates(axes))
+        self._known: dict[tuple[int, ...], Growth | None] = {}
+
+    def growth_of(self, counts: tuple[int, ...]) -> Growth | None:
+        """How a count grows.
+
+        Args:
+            counts: By run.
+
+        Returns:
+            The simplest law that explains all runs: one axis before a product of two. None where
+            the count does not grow, grows less than any axis, or follows nothing that is known.
+        """
+        if counts not in self._known:
+            self._known[counts] = self._look(counts)
+        return self._known[counts]
+
+    def _look(self, counts: tuple[int, ...]) -> Growth | None:
+        # Through two points there is a line for every axis.
+        if len(set(counts)) < 3:
+            return None
+        found: dict[int, list[tuple[str, Fraction, Fraction]]] = {}
+        for name, order, sizes in self._candidates:
+            law = _exact(counts, sizes)
+            if law is not None:
+                found.setdefault(order, []).append((name, *law))
+        for order in sorted(order for order in found if order):
+            (name, slope, intercept), *others = found[order]
+            if order == 2 and 0 in found:
+                break
+            return Growth(
+                axis=name,
+                order=order,
+                slope=float(slope),
+                intercept=float(intercept),
+                also=tuple(other for other, *_ in others[:4]),
+            )
+        return None if found else _near(counts, self._candidates)
 
 
 def _candidates(axes: list[dict[str, int]]) -> Iterator[tuple[str, int, tuple[int, ...]]]:
@@ -78,27 +92,27 @@ def _is_derived(name: str) -> bool:
 
 def _exact(counts: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[Fraction, Fraction] | None:
     """Slope and intercept of the line through all points; None where there is none that rises."""
-    low, high = (
-        min(range(len(sizes)), key=sizes.__getitem__),
-        max(range(len(sizes)), key=sizes.__getitem__),
-    )
-    if sizes[low] == sizes[high]:
+    low, high = sizes.index(min(sizes)), sizes.index(max(sizes))
+    run, rise = sizes[high] - sizes[low], counts[high] - counts[low]
+    if run == 0 or rise <= 0:
         return None
-    slope = Fraction(counts[high] - counts[low], sizes[high] - sizes[low])
-    if slope <= 0:
+    if any(
+        rise * (size - sizes[low]) != run * (count - counts[low])
+        for size, count in zip(sizes, counts, strict=True)
+    ):
         return None
-    intercept = counts[low] - slope * sizes[low]
-    if all(intercept + slope * s == c for s, c in zip(sizes, counts, strict=True)):
-        return slope, intercept
-    return None
+    slope = Fraction(rise, run)
+    return slope, counts[low] - slope * sizes[low]
 
 
-def _near(counts: tuple[int, ...], axes: list[dict[str, int]]) -> Growth | None:
+def _near(
+    counts: tuple[int, ...], candidates: list[tuple[str, int, tuple[int, ...]]]
+) -> Growth | None:
     """The axis that a count follows nearly, as where some rows are passed over."""
     if max(counts) < NEAR_COUNT or max(counts) < NEAR_RISE * max(min(counts), 1):
         return None
     best: tuple[float, Growth] | None = None
-    for name, order, sizes in _candidates(axes):
+    for name, order, sizes in candidates:
         if order == 0 or max(sizes) == min(sizes):
             continue
         n = len(counts)

@@ -46,7 +46,8 @@ class Own:
         self._packages = user_packages(pipeline)
         self._strict = bool(pipeline.sources)
         self._known: dict[CodeType, bool] = {}
-        self._shown: dict[CodeType, str] = {}
+        #: File of code of the user's own -> how it is shown.
+        self.names: dict[str, str] = {}
 
     def is_own(self, frame: FrameType) -> bool:
         """Whether a frame runs the user's own code."""
@@ -54,6 +55,9 @@ class Own:
         known = self._known.get(code)
         if known is None:
             known = self._known[code] = self._look(frame)
+            if known:
+                file, module = code.co_filename, frame.f_globals.get("__name__")
+                self.names.setdefault(file, relative_file(file, module))
         return known
 
     def _look(self, frame: FrameType) -> bool:
@@ -63,15 +67,6 @@ class Own:
         if belongs(frame.f_globals.get("__name__", ""), self._packages):
             return True
         return not self._strict and not _installed(file)
-
-    def file_of(self, frame: FrameType) -> str:
-        """The file of a frame, relative to the folder of its top-level package."""
-        code = frame.f_code
-        shown = self._shown.get(code)
-        if shown is None:
-            shown = relative_file(code.co_filename, frame.f_globals.get("__name__"))
-            self._shown[code] = shown
-        return shown
 
     def line(self, *, until: str | None = None) -> tuple[Line | None, bool]:
         """The innermost line of the user's own that runs.
@@ -90,6 +85,6 @@ class Own:
             if file == until:
                 return None, False
             if self.is_own(frame):
-                return (self.file_of(frame), frame.f_lineno), False
+                return (self.names[file], frame.f_lineno), False
             frame = frame.f_back
         return None, False

@@ -35,7 +35,7 @@ def choices(weights: list[int]) -> list[list[int]]:
 
     Returns:
         Up to five batches: short samples, long ones, and three of both. For 4 samples of
-        weights [3, 1, 4, 2] they are [1, 3], [0, 2], [0, 1, 2] and [0, 1, 2, 3].
+        weights [3, 1, 4, 2] they are [1, 3], [0, 2], [0, 1, 3] and [0, 1, 2, 3].
     """
     n = len(weights)
     order = sorted(range(n), key=lambda i: (weights[i], i))
@@ -47,11 +47,12 @@ def choices(weights: list[int]) -> list[list[int]]:
     few = 2 if n < 8 else 4
     # Of many samples not the very longest: one event may hold more than all others together.
     top = n if n < 4 * MOST else n - max(1, n // 8)
+    # Each batch with another longest sample, or what follows the longest would hardly vary.
     picked = [
         order[:few],
         order[top - few : top],
-        _spread(order[:top], max(few + 1, most // 2 - 1)),
-        _spread(order[:top], max(few + 1, most // 2 + 2)) if most > 6 else [],
+        _spread(order[: max(few + 1, top * 3 // 4)], max(few + 1, most // 2 - 1)),
+        _spread(order[: max(few + 1, top * 7 // 8)], max(few + 1, most // 2 + 2)),
         _spread(order[:top], most),
     ]
     found: list[list[int]] = []
@@ -63,11 +64,9 @@ def choices(weights: list[int]) -> list[list[int]]:
 
 
 def _spread(order: list[int], n: int) -> list[int]:
-    """N entries of a list at even distances."""
+    """N entries of a list at even distances, the last among them."""
     n = min(n, len(order))
-    if n == len(order):
-        return list(order)
-    return [order[(2 * i + 1) * len(order) // (2 * n)] for i in range(n)]
+    return [order[(i + 1) * len(order) // n - 1] for i in range(n)]
 
 
 def axes_of_all(runs: list[Run]) -> list[dict[str, int]]:
