@@ -12,9 +12,8 @@ reading are neighbours in the file, as `sampling.FileShuffleSampler` arranges.
 
 import operator
 import os
-from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .arrow import ArrowPulses
+from .block import EventBlock
 from .errors import DataError
 from .event import AUXILIARY, CHARGE, SENSOR_ID, TIME, Event
+from .gather import Piece, ends_beyond, expected_ids, pieces, positions
 from .layout import batch_path, chosen_batches, geometry_path, meta_path
 from .parquet import PulseColumns, PulseFile, data_error, reject
 from .tables import meta_rows_of, read_geometry, read_meta
-
-# Events whose ids are compared with the file's at a time: about 3 million rows, 75 MB.
-_EVENTS_COMPARED = 2**14
 
 
 class IceCubeDataset(Dataset[Event]):
@@ -123,30 +122,19 @@ class IceCubeDataset(Dataset[Event]):
             IndexError: No such position.
             DataError: The event's file or row group is not what it must be.
         """
-        i = operator.index(index)
-        n = len(self)
-        if not -n <= i < n:
-            raise IndexError(f"index {i}: expected -{n} <= index < {n}, the number of events")
-        i %= n
-        return Event(
-            pulse_features=torch.from_numpy(self._pulse_features(i)),
-            event_id=int(self.event_ids[i]),
-            target=torch.from_numpy(self.targets[i].copy()),
-        )
+        return self._block(positions([operator.index(index)], len(self)))[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Event]:
+    def __getitems__(self, indices: Sequence[int]) -> EventBlock:
         """The events at some positions, in the order asked; what `DataLoader` calls for a batch.
 
         They are read in the order of the files, so that a batch decodes no row group twice, however
-        small the cache is.
+        small the cache is, and file by file, not event by event.
+
+        Raises:
+            IndexError: No such position.
+            DataError: A file or row group is not what it must be.
         """
-        asked = np.asarray(indices, np.int64)
-        # Bad positions are clipped here only to be sorted: `self[...]` raises for them.
-        at = asked.clip(-len(self), len(self) - 1)
-        events: dict[int, Event] = {}
-        for k in np.lexsort((self.first[at], self.file_of[at])).tolist():
-            events[k] = self[int(asked[k])]
-        return [events[k] for k in range(len(asked))]
+        return self._block(positions(indices, len(self)))
 
     def geometry(self) -> Float[Tensor, "sensors 3"]:
         """Positions of the DOMs, from `sensor_geometry.csv`.
@@ -171,6 +159,33 @@ class IceCubeDataset(Dataset[Event]):
             DataError: The file is missing or damaged.
         """
         return self._open(file).read_table()
+
+    def n_rows(self, file: int) -> int:
+        """Number of pulses in a file, those of no event included.
+
+        Raises:
+            DataError: The file is missing or damaged.
+        """
+        return self._bounds_of(file)[-1]
+
+    def groups(self, file: int) -> Iterator[tuple[int, PulseColumns]]:
+        """The row groups of a file from first to last, checked; none is kept.
+
+        Args:
+            file: As in `file_of`.
+
+        Yields:
+            First row of the group, and its pulses.
+
+        Raises:
+            DataError: As `dataset[i]`.
+        """
+        opened = self._open(file)
+        if isinstance(opened, ArrowPulses):
+            yield 0, opened.columns
+            return
+        for group, start in enumerate(opened.bounds[:-1]):
+            yield start, self._checked(file, opened, group)
 
     def check_files(self) -> None:
         """Opens every batch file used, one after another: footer, schema and length; no pulses.
@@ -207,65 +222,91 @@ class IceCubeDataset(Dataset[Event]):
 
     def _forget_files(self) -> None:
         self._pid = os.getpid()
-        self._handles: OrderedDict[int, PulseFile] = OrderedDict()
+        self._handles: OrderedDict[int, PulseFile | ArrowPulses] = OrderedDict()
         self._bounds: dict[int, list[int]] = {}
         self._cache: OrderedDict[tuple[int, int], PulseColumns] = OrderedDict()
         self._cached_bytes = 0
 
-    def _pulse_features(self, index: int) -> npt.NDArray[np.float32]:
-        """The `(n_pulses, 4)` rows of one event, from as many row groups as they span."""
-        n = int(self.lengths[index])
-        file, row = int(self.file_of[index]), int(self.first[index])
-        pulses = np.empty((n, 4), np.float32)
-        done = 0
-        while done < n:
-            start, columns = self._group_at(file, row + done)
-            # Row 7 of the file is row 2 of a group that starts at 5.
-            taken = slice(row + done - start, row + n - start)
-            time = columns.time[taken]
-            here = slice(done, done + len(time))
-            pulses[here, TIME] = time
-            pulses[here, CHARGE] = columns.charge[taken]
-            pulses[here, SENSOR_ID] = columns.sensor_id[taken]
-            pulses[here, AUXILIARY] = columns.auxiliary[taken]
-            done = here.stop
-        return pulses
+    def _block(self, at: npt.NDArray[np.int64]) -> EventBlock:
+        """The events at positions 0..n-1."""
+        lengths = self.lengths[at].astype(np.int64)
+        pulses = np.empty((int(lengths.sum()), 4), np.float32)
+        ranks = np.empty(len(pulses), np.int16)
+        ranked = True
+        for file, group, piece in self._pieces(at, lengths):
+            columns = self._columns(file, group)
+            rows = np.empty((piece.source.size, 4), np.float32)
+            rows[:, TIME] = columns.time.take(piece.source)
+            rows[:, CHARGE] = columns.charge.take(piece.source)
+            rows[:, SENSOR_ID] = columns.sensor_id.take(piece.source)
+            rows[:, AUXILIARY] = columns.auxiliary.take(piece.source)
+            if len(rows) == len(pulses):  # all from one group: in their order already
+                pulses = rows
+            else:
+                pulses[piece.target] = rows
+            if columns.dom_ranks is None:
+                ranked = False
+            else:
+                ranks[piece.target] = columns.dom_ranks.take(piece.source)
+        return EventBlock(
+            pulse_features=torch.from_numpy(pulses),
+            lengths=lengths,
+            event_ids=self.event_ids[at],
+            targets=torch.from_numpy(self.targets[at]),
+            dom_ranks=ranks if ranked else None,
+        )
 
-    def _group_at(self, file: int, row: int) -> tuple[int, PulseColumns]:
-        """The row group that holds a row of a file: its first row, and its pulses."""
+    def _pieces(
+        self, at: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[int, int, Piece]]:
+        """Which rows come from which row group of which file; the loop is over row groups."""
+        files, first, target = self.file_of[at], self.first[at], np.cumsum(lengths) - lengths
+        for file in np.unique(files[lengths > 0]).tolist():
+            mine = np.where(files == file, lengths, 0)
+            for group, piece in pieces(self._bounds_of(file), first, mine, target):
+                yield file, group, piece
+
+    def _bounds_of(self, file: int) -> list[int]:
+        """First row of each row group of a file, and the number of its rows."""
         if self._pid != os.getpid():
             # A fork: the parent's file positions are not this process's to move.
             self._forget_files()
-        bounds = self._bounds.get(file) or self._open(file).bounds
-        # The last group that starts at `row` or before; groups of no rows come before it.
-        group = bisect_right(bounds, row) - 1
+        return self._bounds.get(file) or self._open(file).bounds
+
+    def _columns(self, file: int, group: int) -> PulseColumns:
+        """The pulses of a row group."""
         columns = self._cache.get((file, group))
-        if columns is None:
-            columns = self._decoded(file, group)
-        else:
+        if columns is not None:
             self._cache.move_to_end((file, group))
-        return bounds[group], columns
+            return columns
+        opened = self._open(file)
+        return opened.columns if isinstance(opened, ArrowPulses) else self._decoded(file, group)
 
     def _decoded(self, file: int, group: int) -> PulseColumns:
         opened = self._open(file)
+        assert isinstance(opened, PulseFile)
         # Room is made before, so that the memory never holds more than the cache may.
         room = self._cache_bytes - opened.group_bytes(group)
         while self._cache and self._cached_bytes > room:
             _, oldest = self._cache.popitem(last=False)
             self._cached_bytes -= oldest.nbytes
-        columns, event_id = opened.read_group(group)
-        if event_id is not None:
-            self._check_event_ids(file, opened.bounds[group], event_id)
-        self._cache[file, group] = columns
+        columns = self._cache[file, group] = self._checked(file, opened, group)
         self._cached_bytes += columns.nbytes
         return columns
 
-    def _open(self, file: int) -> PulseFile:
+    def _checked(self, file: int, opened: PulseFile, group: int) -> PulseColumns:
+        columns, event_id = opened.read_group(group)
+        if event_id is not None:
+            self._check_event_ids(file, opened.bounds[group], event_id)
+        return columns
+
+    def _open(self, file: int) -> PulseFile | ArrowPulses:
         handle = self._handles.get(file)
         if handle is not None:
             self._handles.move_to_end(file)
             return handle
-        handle = PulseFile(self._path(file))
+        path = self._path(file)
+        handle = ArrowPulses(path) if path.suffix == ".arrow" else PulseFile(path)
         try:
             self._check_length(file, handle)
         except DataError:
@@ -277,38 +318,32 @@ class IceCubeDataset(Dataset[Event]):
         self._bounds[file] = handle.bounds
         return handle
 
-    def _events_of(self, file: int) -> npt.NDArray[np.intp] | slice:
-        """Which events lie in a file."""
+    def events_of(self, file: int) -> npt.NDArray[np.intp] | slice:
+        """Which events lie in a file, as an index into the arrays of this data set."""
         if self._ends is not None:
             return slice(self._ends[file], self._ends[file + 1])
         return np.flatnonzero(self.file_of == file)
 
-    def _check_length(self, file: int, handle: PulseFile) -> None:
-        events = self._events_of(file)
-        ends = self.first[events] + self.lengths[events]
-        if (ends <= handle.n_rows).all():
+    def _check_length(self, file: int, handle: PulseFile | ArrowPulses) -> None:
+        events = self.events_of(file)
+        long = ends_beyond(self.first[events], self.lengths[events], handle.n_rows)
+        if long is None:
             return
-        at = int(np.argmax(ends > handle.n_rows))
+        at, end = long
         event_id = int(self.event_ids[events][at])
         row = meta_rows_of(self._meta_path, event_id, np.array(self.batch_ids))[0]
         raise data_error(
             self._meta_path,
             f"column 'last_pulse_index', row {row} (counted from 0): expected a row below "
-            f"{handle.n_rows}, the length of {handle.path}, got {int(ends[at]) - 1}",
+            f"{handle.n_rows}, the length of {handle.path}, got {end - 1}",
         )
 
     def _check_event_ids(self, file: int, start: int, ids: npt.NDArray[np.int64]) -> None:
         """Compares the event_id of each pulse of a row group with that of the meta table."""
-        events = self._events_of(file)
-        first, length = self.first[events] - start, self.lengths[events]
-        inside = np.flatnonzero((first < len(ids)) & (first + length > 0))
-        for block in range(0, len(inside), _EVENTS_COMPARED):
-            some = inside[block : block + _EVENTS_COMPARED]
-            begin = first[some].clip(min=0)
-            count = (first[some] + length[some]).clip(max=len(ids)) - begin
-            # For begin [3, 9] and count [2, 3] rows is [3, 4, 9, 10, 11].
-            rows = np.arange(count.sum()) + np.repeat(begin - (np.cumsum(count) - count), count)
-            expected = np.repeat(self.event_ids[events][some], count)
+        events = self.events_of(file)
+        for rows, expected in expected_ids(
+            self.first[events] - start, self.lengths[events], self.event_ids[events], len(ids)
+        ):
             bad = ids[rows] != expected
             if bad.any():
                 at = int(np.argmax(bad))

@@ -2,12 +2,16 @@
 
 # N events of a data set, B events asked for, P pulses
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Int64s = npt.NDArray[np.int64]
+
+# Events whose ids are looked up at a time: about 3 million rows, 75 MB.
+_EVENTS_AT_A_TIME = 2**14
 
 
 def positions(indices: Sequence[int], n: int) -> Int64s:
@@ -44,3 +48,77 @@ def rows_of(first: npt.NDArray[np.integer], lengths: npt.NDArray[np.integer]) ->
     rows = np.repeat(first - (stops - counts), counts)
     rows += np.arange(rows.size)
     return rows
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Piece:
+    """Rows of a batch that lie in one row group.
+
+    Attributes:
+        source: `(n,)` rows, counted from the group's first.
+        target: `(n,)` rows of the batch that they become.
+    """
+
+    source: Int64s
+    target: Int64s
+
+
+def pieces(
+    bounds: Sequence[int], first: Int64s, lengths: Int64s, target: Int64s
+) -> Iterator[tuple[int, Piece]]:
+    """Cut the pulses of some events of a file into those of each row group.
+
+    Args:
+        bounds: First row of each group, and the number of rows last.
+        first: `(B,)` each event's first row.
+        lengths: `(B,)` and how many it has; events of other files have 0 here.
+        target: `(B,)` row of the batch that its first becomes.
+
+    Yields:
+        Number of a group, ascending, and its piece, where it holds any row.
+    """
+    last = first + lengths
+    ends = np.asarray(bounds)
+    filled = np.flatnonzero(lengths)
+    # The last group that starts at an event's first row or before, and that of its last row.
+    low = np.searchsorted(ends, first[filled], side="right") - 1
+    high = np.searchsorted(ends, last[filled] - 1, side="right") - 1
+    for group in np.unique(rows_of(low, high - low + 1)).tolist():
+        begin = first.clip(min=bounds[group])
+        count = (last.clip(max=bounds[group + 1]) - begin).clip(min=0)
+        source = rows_of(begin - bounds[group], count)
+        yield group, Piece(source=source, target=rows_of(target + begin - first, count))
+
+
+def ends_beyond(
+    first: Int64s, lengths: npt.NDArray[np.integer], n_rows: int
+) -> tuple[int, int] | None:
+    """The first event that ends beyond a file's rows: which, and where; None where all fit."""
+    ends = first + lengths
+    beyond = ends > n_rows
+    if not beyond.any():
+        return None
+    at = int(np.argmax(beyond))
+    return at, int(ends[at])
+
+
+def expected_ids(
+    first: Int64s, lengths: npt.NDArray[np.integer], event_ids: Int64s, n_rows: int
+) -> Iterator[tuple[Int64s, Int64s]]:
+    """Which event each row of a row group should belong to, some thousand events at a time.
+
+    Args:
+        first: `(events,)` each event's first row, counted from the group's first; may lie outside.
+        lengths: `(events,)` and how many it has.
+        event_ids: `(events,)` their numbers.
+        n_rows: Rows of the group.
+
+    Yields:
+        Rows, and the event_id of each.
+    """
+    inside = np.flatnonzero((first < n_rows) & (first + lengths > 0))
+    for block in range(0, len(inside), _EVENTS_AT_A_TIME):
+        some = inside[block : block + _EVENTS_AT_A_TIME]
+        begin = first[some].clip(min=0)
+        count = (first[some] + lengths[some]).clip(max=n_rows) - begin
+        yield rows_of(begin, count), np.repeat(event_ids[some], count)

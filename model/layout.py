@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .parquet import data_error
 
-_BATCH_NAME = re.compile(r"batch_(0|[1-9][0-9]*)\.parquet")
+_BATCH_NAME = re.compile(r"batch_(0|[1-9][0-9]*)\.(?:parquet|arrow)")
 
 
 def meta_path(root: Path) -> Path:
@@ -21,8 +21,14 @@ def geometry_path(root: Path) -> Path:
 
 
 def batch_path(root: Path, batch_id: int) -> Path:
-    """Pulses of one batch."""
-    return root / "train" / f"batch_{batch_id}.parquet"
+    """Pulses of one batch; prepared ones, where there are both."""
+    prepared = prepared_path(root, batch_id)
+    return prepared if prepared.is_file() else root / "train" / f"batch_{batch_id}.parquet"
+
+
+def prepared_path(root: Path, batch_id: int) -> Path:
+    """Pulses of one batch as `prepare` writes them."""
+    return root / "train" / f"batch_{batch_id}.arrow"
 
 
 def chosen_batches(root: Path, files: Sequence[int] | int | None) -> tuple[int, ...]:
@@ -51,7 +57,7 @@ def chosen_batches(root: Path, files: Sequence[int] | int | None) -> tuple[int, 
             came = "a file" if directory.exists() else "nothing there"
             raise data_error(directory, f"expected a directory with {holds}, found {came}")
     names = ((_BATCH_NAME.fullmatch(path.name), path) for path in (root / "train").iterdir())
-    present = sorted(int(name[1]) for name, path in names if name and path.is_file())
+    present = sorted({int(name[1]) for name, path in names if name and path.is_file()})
     if not present:
         raise data_error(root / "train", "expected files batch_N.parquet, found none")
     if files is None:

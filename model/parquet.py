@@ -153,13 +153,15 @@ class PulseColumns:
         time: `(rows,)` integer, ns; |time| <= 2**24, so that float32 holds it exactly.
         charge: `(rows,)` float or integer, p.e., finite, >= 0.
         sensor_id: `(rows,)` integer, 0..5159.
-        auxiliary: `(rows,)` bool.
+        auxiliary: `(rows,)` bool, or uint8 0 and 1.
+        dom_ranks: `(rows,)` int16, see `grouping.dom_ranks`; None where the file has none.
     """
 
     time: Values
     charge: Values
     sensor_id: Values
-    auxiliary: npt.NDArray[np.bool_]
+    auxiliary: npt.NDArray[np.bool_ | np.uint8]
+    dom_ranks: npt.NDArray[np.int16] | None = None
 
     @property
     def nbytes(self) -> int:

@@ -24,7 +24,7 @@ Data = Annotated[
 ]
 Files = Annotated[
     int | None,
-    typer.Option("--files", min=1, metavar="N", help="Use only the first N files of --data."),
+    typer.Option("--files", min=1, metavar="N", help="Use only the first N files of the data set."),
 ]
 Events = Annotated[
     int, typer.Option("--events", min=1, metavar="N", help="How many events to simulate.")
