@@ -13,6 +13,7 @@ from icediag.bounds_record import BoundsRecord
 from icediag.clock_record import ClockRecord
 from icediag.contracts_record import ContractsRecord
 from icediag.invariances_record import InvariancesRecord
+from icediag.features_record import FeaturesRecord
 from icediag.place import Location as Location
 from icediag.place import Unjudged as Unjudged
 from icediag.plain import read_json, read_text, to_json, write_atomically
@@ -231,6 +232,7 @@ class Recording:
         births: Where values that are not finite are born; None where there are none.
         invariances: What moved in batches put together otherwise; None where not asked for.
         lines: How often the user's own lines run; None where that was not asked for.
+        features: What reached the first learned layers; None where that was not asked for.
         versions: Of torch and python.
         version: Of this format.
     """
@@ -255,6 +257,7 @@ class Recording:
     births: BirthsRecord | None = None
     invariances: InvariancesRecord | None = None
     lines: LinesRecord | None = None
+    features: FeaturesRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 

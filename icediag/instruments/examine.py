@@ -14,6 +14,7 @@ from .bounds import record_bounds
 from .clock import record_clock
 from .containment import ExitedError, TimedOutError, contained
 from .invariances import record_invariances
+from .features import record_features
 from .projection import project
 from .provenance import record_origins
 from .reasons import raised, reason_of
@@ -49,6 +50,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument(field="operations", title="counting operations", run=record_operations),
     Instrument(field="provenance", title="recognising raw columns", run=record_origins),
     Instrument(field="invariances", title="regrouping events", run=record_invariances),
+    Instrument(field="features", title="looking at features", run=record_features),
     Instrument(field="bounds", title="proving bounds", run=record_bounds),
     Instrument(field="clock", title="timing training steps", run=record_clock),
 )

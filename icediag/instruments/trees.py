@@ -1,5 +1,6 @@
 """Trees of tensors: whatever a data set, a collate function or a model hands on."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -130,6 +131,33 @@ def _rebuild(build: Callable[[], Any], otherwise: Any) -> Any:
         return build()
     except TypeError:
         return otherwise
+
+
+def mapped(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The same tree with another tensor in the place of each.
+
+    In containers of the same types; of other objects a shallow copy takes the attributes.
+    """
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, _OPAQUE) or not has_tensor(tree):
+        return tree
+    if isinstance(tree, Mapping):
+        content = {key: mapped(value, function) for key, value in tree.items()}
+        return content if type(tree) is dict else _rebuild(lambda: type(tree)(content), content)  # type: ignore[call-arg]
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(mapped(value, function) for value in tree))
+    if isinstance(tree, (list, tuple)):
+        items = [mapped(value, function) for value in tree]
+        return items if isinstance(tree, list) else tuple(items)
+    twin = copy.copy(tree)
+    if callable(getattr(twin, "apply", None)):
+        # torch_geometric's Data, which keeps its tensors out of sight.
+        return twin.apply(function)
+    for name, value in list(getattr(twin, "__dict__", {}).items()):
+        if not name.startswith("__"):
+            object.__setattr__(twin, name, mapped(value, function))
+    return twin
 
 
 def integers(tree: Any) -> Iterator[tuple[str, int]]:
