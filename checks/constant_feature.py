@@ -40,7 +40,8 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
             continue
         constant = [column for column in table.columns if column.facts.constant]
         varying = [column for column in table.columns if column.facts.measure]
-        if not constant or len(varying) < 2:
+        lost = len(constant) == table.width > 1 and table.raw_columns and not table.raw_constant
+        if not constant or (len(varying) < 2 and not lost):
             continue
         severe = [column for column in constant if _wiped_out(table, column)]
         others = [column for column in constant if column not in severe]

@@ -3,8 +3,9 @@
 What it looks at:
     Features at the first learned layer that takes them: a logarithm of a logarithm, followed
     operation by operation; the same shift and scale applied twice, recognised from the constants;
-    and a column that is standardised in the data already (median near 0, spread near 1) and is
-    shifted and scaled again to something that is not.
+    two divisions in a row by constants of the model, the second of which leaves values that are
+    neither centred nor of unit spread; and a column that is standardised in the data already
+    (median near 0, spread near 1) and is shifted and scaled again to something that is not.
 Why it hurts:
     Constants that were right for raw values squeeze normalised ones into a point beside 0, where
     their differences are below the resolution of the type, or below that of the training.
@@ -20,7 +21,13 @@ Limits:
 
 import math
 
-from icediag.features_record import FeatureColumn, FeatureTable, RepeatedLog
+from icediag.features_record import (
+    ColumnFacts,
+    FeatureColumn,
+    FeatureTable,
+    NormalizerFacts,
+    RepeatedLog,
+)
 from icediag.finding import Finding
 from icediag.provenance_record import Origin, OriginRecord
 from icediag.recording import Recording, Unjudged
@@ -40,13 +47,21 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     if recording.features is None or recording.provenance is None:
         return Unjudged(name=NAME, reason="features were not recorded")
     findings = [_of_log(log) for log in recording.features.logs]
+    findings.extend(
+        _of_constants(normalizer)
+        for normalizer in recording.features.normalizers
+        if normalizer.before is not None and any(_off(c) for c in normalizer.columns)
+    )
     for table in tables_of(recording):
+        again = []
         for column in table.columns:
             first = _same_twice(column, recording.provenance.origins)
             if first is not None:
                 findings.append(_of_map(table, column, first))
             elif _again(column):
-                findings.append(_of_values(table, column))
+                again.append(column)
+        if again:
+            findings.append(_of_values(table, again))
     return tuple(findings)
 
 
@@ -102,6 +117,36 @@ def _of_log(log: RepeatedLog) -> Finding:
     )
 
 
+def _off(facts: ColumnFacts) -> bool:
+    """Whether values are neither centred nor of unit spread."""
+    return facts.measure and (not 0.5 < facts.spread < 2 or abs(facts.median) > 1)
+
+
+def _of_constants(normalizer: NormalizerFacts) -> Finding:
+    i = next(i for i, facts in enumerate(normalizer.columns) if _off(facts))
+    facts = normalizer.columns[i]
+    return Finding(
+        code=CODE,
+        name=NAME,
+        severity="warning",
+        stage=normalizer.stage,
+        message=(
+            f"Values that {normalizer.before} has shifted and divided by constants of the model "
+            f"are shifted and divided again: column {i} has median {facts.median:.4g} and spread "
+            f"{facts.spread:.3g}."
+        ),
+        evidence={
+            "first": normalizer.before,
+            "column": i,
+            "median": facts.median,
+            "spread": facts.spread,
+            "scale": list(normalizer.scale),
+        },
+        remedy="Normalise in one place.",
+        location=place_of(normalizer),
+    )
+
+
 def _text(origin: Origin | None) -> str:
     return origin.formula if origin else ""
 
@@ -124,9 +169,11 @@ def _of_map(table: FeatureTable, column: FeatureColumn, first: OriginRecord) -> 
     )
 
 
-def _of_values(table: FeatureTable, column: FeatureColumn) -> Finding:
+def _of_values(table: FeatureTable, columns: list[FeatureColumn]) -> Finding:
+    column = columns[0]
     source, facts = column.source, column.facts
     assert source is not None
+    more = f"; and {len(columns) - 1} more like it" if len(columns) > 1 else ""
     return Finding(
         code=CODE,
         name=NAME,
@@ -135,9 +182,15 @@ def _of_values(table: FeatureTable, column: FeatureColumn) -> Finding:
         message=(
             f"Column {column.index} of what {table.stage} takes is {_text(column.origin)}, of data "
             f"that are normalised already (median {source.median:.3g}, spread "
-            f"{source.spread:.3g}): it has median {facts.median:.4g} and spread {facts.spread:.3g}."
+            f"{source.spread:.3g}): it has median {facts.median:.4g} and spread "
+            f"{facts.spread:.3g}{more}."
         ),
-        evidence=evidence_of(column) | {"data_median": source.median, "data_spread": source.spread},
+        evidence=evidence_of(column)
+        | {
+            "data_median": source.median,
+            "data_spread": source.spread,
+            "columns": [column.index for column in columns],
+        },
         remedy="Normalise in one place: leave out this shift and scale, or that of the data set.",
         location=place_of(table),
     )

@@ -54,8 +54,8 @@ def _finding(rounding: Rounding) -> Finding:
         severity="warning",
         stage=rounding.stage,
         message=(
-            f"{rounding.what} in {rounding.dtype}: values of {rounding.largest:,.4g} are held in "
-            f"steps of {rounding.gap:g}, beside a spread of {rounding.spread:.4g}{lost}."
+            f"Values up to {rounding.largest:,.0f} in {rounding.dtype} ({rounding.what}) are held "
+            f"in steps of {rounding.gap:g}, beside a spread of {rounding.spread:.4g}{lost}."
         ),
         evidence={
             "what": rounding.what,

@@ -17,6 +17,7 @@ Limits:
 """
 
 from icediag.finding import Finding
+from icediag.provenance_record import OriginRecord
 from icediag.recording import Recording, Unjudged
 
 from .normalized_relative import broken_contracts, place_of, unjudged_contracts
@@ -24,6 +25,16 @@ from .normalized_relative import broken_contracts, place_of, unjudged_contracts
 CODE = "N02"
 NAME = "normalized-weights"
 NEEDS = ("provenance",)
+
+
+def _sums(seen: OriginRecord) -> str:
+    """How near the weights of a group come to cancelling."""
+    if seen.smallest_sum is None or seen.cancelled is None or not seen.negative:
+        return ""
+    return (
+        f"; of a group of {seen.groups} with two or more, the sum is as small as "
+        f"{seen.smallest_sum:.2g}, {seen.cancelled:.2g} of the sum of magnitudes"
+    )
 
 
 def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
@@ -44,7 +55,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
                 message=(
                     f"{contract.argument} is to be raw {contract.column}{unit} and is "
                     f"{origin.formula}; {100 * seen.negative:.3g} % of {origin.compared:,} weights "
-                    "are negative."
+                    f"are negative{_sums(seen)}."
                 ),
                 evidence={
                     "argument": contract.argument,
@@ -53,6 +64,9 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
                     "map": origin.formula,
                     "kind": origin.map,
                     "negative_share": seen.negative,
+                    "groups": seen.groups,
+                    "smallest_sum": seen.smallest_sum,
+                    "smallest_share_left": seen.cancelled,
                     "residual": origin.residual,
                     "rows": origin.compared,
                 },

@@ -71,7 +71,7 @@ def proposal(column: FeatureColumn) -> tuple[str, float, float]:
         x = f"log10({origin.column}{floor})"
         median = (facts.median - origin.offset) / origin.slope
         spread = facts.spread / abs(origin.slope)
-    elif origin is not None and column.source is not None and origin.map != "scaled by group":
+    elif origin is not None and column.source is not None and "group" not in origin.map:
         x, median, spread = origin.column, column.source.median, column.source.spread
     shift, scale = float(f"{median:.4g}"), float(f"{spread:.4g}")
     shifted = f"({x} {'-' if shift >= 0 else '+'} {abs(shift):.6g})" if shift else x
@@ -120,9 +120,10 @@ def finding_of(
     severity: Severity,
     remedy: str,
     before: str = "",
+    after: str = "",
 ) -> Finding:
     """One finding for the columns of one table."""
-    text = sentences(columns)
+    text = sentences(columns) + after
     return Finding(
         code=code,
         name=name,
@@ -153,7 +154,10 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
         share = large[0].weighs
         shown = ""
         if share is not None and share > 0.5 and table.width > 1:
-            shown = f"{share:.3%} of the variance of what {table.stage} gives comes from it. "
+            shown = (
+                f" {share:.4g} of the variance of what {table.stage} gives comes from column "
+                f"{large[0].index}."
+            )
         findings.append(
             finding_of(
                 table,
@@ -161,9 +165,8 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
                 code=CODE,
                 name=NAME,
                 severity="warning" if severe else "note",
-                before=f"Raw columns reach {table.stage} as they are. {shown}Of these, "
-                if shown
-                else f"Raw columns reach {table.stage} as they are: ",
+                before=f"Columns of the batch reach {table.stage} as they are: ",
+                after=shown,
                 remedy=f"Shift and scale before {table.stage}, e.g. {proposal(large[0])[0]}.",
             )
         )

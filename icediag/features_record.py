@@ -191,6 +191,7 @@ class NormalizerFacts:
         stage: Where.
         columns: What it gives, column by column.
         scale: The constant of each column.
+        before: Where the same values were shifted and divided before: "stage (file:line)".
         file: Source file.
         line: Its line there.
     """
@@ -198,6 +199,7 @@ class NormalizerFacts:
     stage: str
     columns: tuple[ColumnFacts, ...]
     scale: tuple[float, ...]
+    before: str | None = None
     file: str | None = None
     line: int | None = None
 

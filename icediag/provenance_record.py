@@ -123,6 +123,11 @@ class OriginRecord:
         origin: What it was recognised as; None where it is unknown.
         negative: Share of negative values, 0..1.
         spread: Standard deviation of the values.
+        groups: Of a declared argument of a stage that pools: the argument that says to which group
+            each row belongs.
+        smallest_sum: Then the smallest magnitude of the sum of a group of two rows or more.
+        cancelled: Then the smallest such magnitude over the sum of magnitudes of the same group:
+            1 where all have the same sign, 0 where they cancel.
         file: Source file of the stage.
         line: Its line there.
     """
@@ -135,6 +140,9 @@ class OriginRecord:
     origin: Origin | None = None
     negative: float = 0.0
     spread: float = 0.0
+    groups: str | None = None
+    smallest_sum: float | None = None
+    cancelled: float | None = None
     file: str | None = None
     line: int | None = None
 

@@ -48,6 +48,7 @@ def raw_columns(pipeline: Pipeline, batch: Any) -> dict[str, Tensor]:
     for path, tensor in leaves(batch):
         if not tensor.is_floating_point() or tensor.layout != torch.strided:
             continue
+        path = path or "batch"
         if tensor.ndim == 1:
             found[path] = tensor
         elif tensor.ndim == 2 and tensor.shape[1] <= MOST_COLUMNS:
@@ -83,6 +84,8 @@ class OriginFlow(Flow):
 
     def __init__(self, columns: Callable[[Any], dict[str, Tensor]]) -> None:
         super().__init__(None)
+        #: Arguments of one axis, by owner and path: weights, and what groups them.
+        self.arguments: dict[str, dict[str, Tensor]] = {}
         self.origins: list[OriginRecord] = []
         #: Rows that a stage's first axis has, by owner: (most taken, most given).
         self.rows: dict[str, tuple[int, int]] = {}
@@ -122,6 +125,8 @@ class OriginFlow(Flow):
             self._indices = index_tensors(self.batch)
         if tensor.layout != torch.strided or tensor.is_complex() or tensor.dtype == torch.bool:
             return
+        if role == "in" and tensor.ndim == 1 and tensor.layout == torch.strided:
+            self.arguments.setdefault(owner, {})[path] = tensor.detach()
         found = self._recognised.get(tensor)
         if found is None:
             found = self._recognised[tensor] = list(self._columns_of(tensor))
@@ -214,9 +219,43 @@ def record_origins(
             value = watch.values.get((record.stage, record.role, record.path, record.column))
             if value is not None and record.origin is not None and record.origin.column == name:
                 origins[i] = replace(record, origin=_with_floor(record.origin, value))
+    contracts = tuple(_contracts(pipeline, flow, origins))
+    pooled = {(contract.owner, contract.argument) for contract in contracts if contract.pools}
     return ProvenanceRecord(
-        origins=tuple(origins), contracts=tuple(_contracts(pipeline, flow, origins))
+        origins=tuple(
+            _with_sums(record, flow.arguments.get(record.owner, {}))
+            if record.role == "in" and (record.owner, record.path) in pooled
+            else record
+            for record in origins
+        ),
+        contracts=contracts,
     )
+
+
+def _with_sums(record: OriginRecord, arguments: dict[str, Tensor]) -> OriginRecord:
+    """How the weights of a pooling add up, group by group."""
+    weights = arguments.get(record.path)
+    if weights is None or not weights.numel():
+        return record
+    values = as_float64(weights)
+    for path, index in arguments.items():
+        whole = index.dtype in (torch.int64, torch.int32)
+        if not whole or index.shape != weights.shape or int(index.min()) < 0:
+            continue
+        group = index.cpu().to(torch.int64).numpy()
+        many = np.bincount(group) > 1
+        if not many.any():
+            continue
+        sums = np.abs(np.bincount(group, values))[many]
+        sizes = np.bincount(group, np.abs(values))[many]
+        shares = sums[sizes > 0] / sizes[sizes > 0]
+        return replace(
+            record,
+            groups=path,
+            smallest_sum=float(sums.min()),
+            cancelled=float(shares.min()) if shares.size else None,
+        )
+    return record
 
 
 def _with_zero(pipeline: Pipeline, column: str, samples: list[Any]) -> Any:

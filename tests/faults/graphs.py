@@ -159,7 +159,7 @@ PATIENT = Patient(
         Fault(name="small-hash", checks=("integer-overflow",), stages=("collate",)),
         Fault(name="edge-by-edge", checks=("python-loop",), stages=("layers",)),
         Fault(name="kind-as-number", checks=("id-as-magnitude",), stages=("enter", "model")),
-        Fault(name="kind-in-half", checks=("integer-overflow", "id-in-few-bits")),
+        Fault(name="kind-in-half", checks=("integer-overflow",)),
         Fault(
             name="inputs-lost", checks=("constant-feature", "no-gradient", "constant-prediction")
         ),

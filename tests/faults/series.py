@@ -165,7 +165,10 @@ PATIENT = Patient(
     build=build,
     variants=("gru",),
     faults=(
-        Fault(name="scales-apart", checks=("scales-apart", "unnormalized-input")),
+        Fault(
+            name="scales-apart",
+            checks=("uneven-scales", "unnormalized-input", "over-scaled-feature"),
+        ),
         Fault(name="off-centre", checks=("off-centre-feature", "unnormalized-input")),
         Fault(name="drops-short", checks=("events-lost",), stages=("collate",)),
         Fault(name="reads-padding", checks=("padding-leak",)),

@@ -200,7 +200,7 @@ PATIENT = Patient(
         Fault(name="seam", checks=("azimuth-seam",), stages=("head",), lowest="note"),
         Fault(name="narrow-head", checks=("unreachable-range",), stages=("head",)),
         Fault(name="drift-vanishes", checks=("under-scaled-feature",), stages=("hits", "model")),
-        Fault(name="drift-in-half", checks=("resolution-lost",), stages=("model",)),
+        Fault(name="drift-in-half", checks=("lost-resolution",), stages=("model",)),
         Fault(name="track-by-track", checks=("python-loop",), stages=("model",)),
         Fault(name="not-periodic", checks=("loss-not-periodic",), stages=("loss", "TrackModule")),
         Fault(name="bare-arccos", checks=("singular-loss",), stages=("loss", "TrackModule")),

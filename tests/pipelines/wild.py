@@ -59,7 +59,7 @@ def pad_clouds(samples: list[dict[str, Tensor]], fault: str) -> dict[str, Tensor
         if fault == "under-scaled":
             time = (s["time"] - 12000) / 1e9
         if fault == "off-centre":
-            time = s["time"] / 800
+            time = (s["time"] - 12000) / 4000 + 20
         if fault == "double":
             time = (time - 12000) / 4000
         if fault == "constant":
@@ -181,7 +181,7 @@ def resnet(fault: str = "") -> Pipeline:
     pixels = (0.7 * smooth + 0.3 * torch.rand(n, 3, 16, 16)) * 255
     images = pixels.round() if fault in ("pixels", "no-normalizer") else pixels.round() / 255
     if fault == "already":
-        images = (images / 255 - 0.485) / 0.229
+        images = (images - 0.485) / 0.229
     labels = torch.randint(0, 10, (n,))
     return Pipeline(
         name="resnet",
@@ -235,7 +235,7 @@ class Gpt(nn.Module):
         if self.fault == "id":
             x = self.from_number(tokens[..., None] / VOCABULARY)
         elif self.fault == "half-ids":
-            x = self.tokens((tokens.half() + 3000).long() - 3000)
+            x = self.tokens(tokens.bfloat16().long().clamp(max=VOCABULARY - 1))
         else:
             x = self.tokens(tokens)
         angle = torch.arange(tokens.shape[1])[:, None] * self.frequencies

@@ -3,19 +3,20 @@
 # N rows, F columns
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from icediag.features_record import ColumnFacts, FeatureColumn, FeatureTable
 from icediag.instruments.provenance import MOST_COLUMNS, index_tensors
 from icediag.instruments.recognise import recognise
 from icediag.instruments.trees import leaves
 from icediag.pipeline import Pipeline
+from icediag.provenance_record import Origin
 
 from .slots import Slots
 from .trace import Met, Used
@@ -30,6 +31,8 @@ MOST_FEATURES = 64
 MOST_ROWS = 1 << 15
 #: Fewer rows are too few to call a set of values that of names.
 FEW_NAMES = 8
+#: From so many on, two sets of names may differ a little.
+MANY_NAMES = 20
 
 
 def facts_of(x: F64) -> ColumnFacts | None:
@@ -71,6 +74,35 @@ def _double(tensor: Tensor) -> F64:
     return values
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of a table are looked at.
+
+    Attributes:
+        total: How many there are.
+        kept: Those that hold something; None for all.
+        picks: Those of these that are looked at.
+    """
+
+    total: int
+    kept: Bools | None
+    picks: slice
+
+    def pick(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The same rows of another array."""
+        return values[self.picks] if self.kept is None else values[self.kept][self.picks]
+
+
+@dataclass(frozen=True)
+class Named:
+    """How a feature's numbers are used as names: in words, where, and which map they went by."""
+
+    how: str
+    file: str | None
+    line: int | None
+    origin: Origin | None
+
+
 class Source:
     """Raw columns of a batch, to hold features against.
 
@@ -85,14 +117,13 @@ class Source:
         self._columns = dict(_raw(pipeline, batch))
         self._indices = index_tensors(batch)
 
-    def of_rows(self, n: int, kept: Bools | None, picks: slice) -> dict[str, F64]:
-        """Raw columns of n rows, less padded ones, thinned."""
-        found = {}
-        for name, column in self._columns.items():
-            if column.shape[0] == n:
-                values = _double(column)
-                found[name] = values[kept][picks] if kept is not None else values[picks]
-        return found
+    def of_rows(self, rows: Rows) -> dict[str, F64]:
+        """Raw columns of these rows."""
+        return {
+            name: rows.pick(_double(column))
+            for name, column in self._columns.items()
+            if column.shape[0] == rows.total
+        }
 
     def indices(self, n: int, whole: bool) -> dict[str, I64]:
         """Index tensors that tell groups of rows apart; none of thinned rows."""
@@ -166,8 +197,9 @@ def table_of(met: Met, source: Source, names: "Names", n_samples: int) -> Featur
     if width > MOST_FEATURES or left == 0:
         return table
     values = _double(x_NF)
-    values = values[kept][picks] if kept is not None else values[picks]
-    raw = source.of_rows(n, kept, picks)
+    rows = Rows(n, kept, picks)
+    values = rows.pick(values)
+    raw = source.of_rows(rows)
     indices = source.indices(n, kept is None and picks.step == 1)
     eps = torch.finfo(met.x.dtype).eps
     facts = [facts_of(values[:, i]) for i in range(width)]
@@ -184,7 +216,9 @@ def table_of(met: Met, source: Source, names: "Names", n_samples: int) -> Featur
         column = np.ascontiguousarray(values[:, i])
         origin = recognise(column, eps, raw, indices) if width <= MOST_COLUMNS else None
         total = sum(power) if power else 0.0
-        named = names.of(column, of_column, origin, raw)
+        named = names.of(column, eps, raw, rows) if not met.image else None
+        if named is not None:
+            origin = named.origin or origin
         columns.append(
             FeatureColumn(
                 index=met.first + i,
@@ -195,9 +229,9 @@ def table_of(met: Met, source: Source, names: "Names", n_samples: int) -> Featur
                 else None,
                 logged=_logged(column, of_column),
                 weighs=power[i] / total if power and total > 0 else None,
-                named=named[0] if named else None,
-                file=named[1] if named else None,
-                line=named[2] if named else None,
+                named=named.how if named else None,
+                file=named.file if named else None,
+                line=named.line if named else None,
             )
         )
     return replace(
@@ -220,11 +254,18 @@ class Names:
 
     Args:
         used: What was used as an index into a table or as a class.
+        model: Its embeddings count too, where a number is divided by how many rows they have.
     """
 
-    def __init__(self, used: list[Used]) -> None:
-        self._used = [(_whole(use.values), use) for use in used]
-        self._sets = [(np.unique(values), values, use) for values, use in self._used]
+    def __init__(self, used: list[Used], model: Any = None) -> None:
+        self._sets = [
+            (np.unique(values), values, use) for use in used for values in [_whole(use.values)]
+        ]
+        self._tables: dict[int, str] = {}
+        if isinstance(model, nn.Module):
+            for path, module in model.named_modules():
+                if isinstance(module, nn.Embedding):
+                    self._tables.setdefault(module.num_embeddings, path or "model")
 
     def holds(self, values: Tensor) -> bool:
         """Whether a set of values is that of names."""
@@ -233,23 +274,41 @@ class Names:
             return False
         return any(_alike(wanted, own) for own, _, _ in self._sets)
 
-    def of(
-        self, y: F64, facts: ColumnFacts, origin: Any, raw: Mapping[str, F64]
-    ) -> tuple[str, str | None, int | None] | None:
-        """How, and where, the whole numbers behind a feature are used as names."""
-        if facts.distinct < FEW_NAMES:
+    def of(self, y: F64, eps: float, raw: Mapping[str, F64], rows: Rows) -> Named | None:
+        """How, and where, the whole numbers behind a feature are used as names.
+
+        Args:
+            y: `(N,)` the feature.
+            eps: Relative spacing of its dtype.
+            raw: Raw columns in the same rows.
+            rows: Picks the same rows out of a flat array with all of them.
+        """
+        if np.unique(y).size < FEW_NAMES:
             return None
-        x = y
-        if origin is not None:
-            if origin.map not in ("identity", "cast", "affine") or origin.rows is not None:
-                return None
-            x = raw[origin.column]
-        if not (x == np.trunc(x)).all():
+        whole = {
+            name: x
+            for name, x in raw.items()
+            if (x == np.trunc(x)).all() and np.unique(x).size >= FEW_NAMES
+        }
+        origin = recognise(y, eps, whole, {}) if whole else None
+        if origin is not None and origin.map not in ("identity", "cast", "affine"):
             return None
+        if origin is None and not (y == np.trunc(y)).all():
+            return None
+        x = y if origin is None else whole[origin.column]
         values = np.unique(x)
-        for own, rows, use in self._sets:
-            if _alike(values, own) or (rows.size == x.size and (rows == x).all()):
-                return use.how, use.at.file, use.at.line
+        for own, all_rows, use in self._sets:
+            alike = _alike(values, own)
+            if not alike and all_rows.size == rows.total:
+                alike = bool((rows.pick(all_rows) == x).all())
+            if alike:
+                return Named(use.how, use.at.file, use.at.line, origin)
+        if origin is not None and origin.map == "affine" and not origin.offset:
+            size = round(1 / origin.slope)
+            fits = abs(size * origin.slope - 1) < 1e-6 and values[0] >= 0 and values[-1] < size
+            if fits and size in self._tables:
+                how = f"divided by {size:,}, the number of rows of {self._tables[size]}"
+                return Named(how, None, None, origin)
         return None
 
 
@@ -259,8 +318,15 @@ def _whole(values: Tensor) -> I64:
 
 
 def _alike(values: npt.NDArray[Any], own: I64) -> bool:
-    """Whether two sets are the same, and not a mere count from 0 or 1, as positions are."""
-    if values.size != own.size or values.size < FEW_NAMES or not (values == own).all():
+    """Whether two sets are the same, and not a mere count from 0 or 1, as positions are.
+
+    Of many, a tenth may differ: targets are the tokens but for the first of each line.
+    """
+    if min(values.size, own.size) < FEW_NAMES:
         return False
-    gapless = int(own[-1] - own[0]) == own.size - 1
-    return not (gapless and own[0] <= 1)
+    span = max(values[-1], own[-1]) - min(values[0], own[0]) + 1
+    both = np.intersect1d(values, own).size
+    if values.size == own.size == both:
+        return not (span == own.size and own[0] <= 1)
+    union = values.size + own.size - both
+    return union >= MANY_NAMES and both >= 0.9 * union and union < 0.9 * span

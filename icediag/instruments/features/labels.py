@@ -49,6 +49,7 @@ class Label:
         learned: They depend on weights.
         state: They come from buffers or plain tensors of a module, and from nothing else.
         shifted: State was subtracted from data.
+        normed: Where state was subtracted and then divided by, entry by entry since.
         log: Where they went through a logarithm, element by element since.
         twice: Logarithms of logarithms among what they come from.
         made: The tensor as it was made; kept for features alone.
@@ -59,6 +60,7 @@ class Label:
     learned: bool = False
     state: bool = False
     shifted: bool = False
+    normed: Line | None = None
     log: Line | None = None
     twice: tuple[Twice, ...] = ()
     made: Tensor | None = None
@@ -121,6 +123,7 @@ class Labels:
             learned=old.learned or label.learned,
             state=old.state and label.state,
             log=None,
+            normed=None,
             twice=(*old.twice, *(t for t in label.twice if t not in old.twice)),
             joined=(),
         )

@@ -62,7 +62,8 @@ class Numbers:
         #: Values before they were rounded, by the same key, to be told from names.
         self.before_rounding: dict[tuple[Any, ...], Tensor] = {}
         self._line = line
-        self._n = n_samples
+        #: Samples in the batch.
+        self.n_samples = n_samples
         self._batch_size = batch_size
 
     def before(self, name: str, args: Any, kwargs: Any) -> Expected | None:
@@ -89,11 +90,11 @@ class Numbers:
         else:
             values = wide + (alpha if name == "add" else -alpha) * other
         projected = None
-        larger = self._batch_size > self._n > 2
+        larger = self._batch_size > self.n_samples > 2
         # A running number of the samples grows with the batch, and its product with it.
         if name == "mul" and larger and a.numel() and isinstance(other, int):
             low, high = int(wide.min()), int(wide.max())
-            if low == 0 and high == self._n - 1 and values.numel() >= self._n:
+            if low == 0 and high == self.n_samples - 1 and values.numel() >= self.n_samples:
                 top = (self._batch_size - 1) * other
                 projected = (min(top, 0), max(top, 0), self._batch_size)
         return Expected(values=values, projected=projected)
@@ -157,9 +158,8 @@ class Numbers:
             narrower = not source.is_floating_point() or (
                 torch.finfo(source.dtype).eps < torch.finfo(out.dtype).eps
             )
-            device = source.device.type
             # Under autocast the layers themselves ask for fewer bits, on purpose.
-            if narrower and not torch.is_autocast_enabled(device):
+            if narrower and not _autocast():
                 self._to_fewer_bits(source, out)
 
     def _to_whole(self, name: str, source: Tensor, out: Tensor) -> None:
@@ -264,6 +264,13 @@ class Numbers:
             else rounding
             for key, rounding in self.roundings.items()
         )
+
+
+def _autocast() -> bool:
+    """Whether autocast is on around; while it casts, torch says that it is not."""
+    inside = torch.autocast_increment_nesting() > 1
+    torch.autocast_decrement_nesting()
+    return inside
 
 
 def _text(tensor: Tensor) -> str:

@@ -118,10 +118,10 @@ def compare(
     for one, other in zip(first, second, strict=True):
         pairs = list(zip(one.arguments, other.arguments, strict=False))
         grown = any(a.shape != b.shape for a, b in pairs) or one.name == "div"
-        if not grown or not all(_change(a, b, sizes) <= RELATIVE for a, b in pairs):
+        if not grown or not all(_change(a, b) <= RELATIVE for a, b in pairs):
             continue
         change = max(
-            (_change(a, b, sizes) for a, b in zip(one.results, other.results, strict=True)),
+            (_change(a, b) for a, b in zip(one.results, other.results, strict=True)),
             default=0.0,
         )
         key = (one.at.stage, one.at.file, one.at.line, one.name)
@@ -140,17 +140,19 @@ def compare(
     return tuple(found.values())
 
 
-def _change(a: Tensor, b: Tensor, sizes: tuple[int, int]) -> float:
+def _change(a: Tensor, b: Tensor) -> float:
     """Largest difference on the slots that both have, over the largest value; inf if none fit."""
     if a.ndim != b.ndim:
         return float("inf")
-    return min((_difference(a, cut) for cut in _cuts(a, b, sizes)), default=float("inf"))
+    return min((_difference(a, cut) for cut in _cuts(a, b)), default=float("inf"))
 
 
-def _cuts(a: Tensor, b: Tensor, sizes: tuple[int, int]) -> list[Tensor]:
-    """`b` without what was added, in each order in which flattened slots may lie."""
+def _cuts(a: Tensor, b: Tensor) -> list[Tensor]:
+    """`b` without what was added, in each order in which flattened slots may lie.
+
+    An axis that grew by 3 m holds m runs of slots: m is 1, or the number of samples, or of heads.
+    """
     cuts = [b]
-    n = sizes[1]
     for axis in range(a.ndim):
         if a.shape[axis] == b.shape[axis]:
             continue
@@ -158,8 +160,9 @@ def _cuts(a: Tensor, b: Tensor, sizes: tuple[int, int]) -> list[Tensor]:
         for cut in cuts:
             # Slots alone, or slots of the first sample and then of the next flattened after it.
             more.append(cut.narrow(axis, 0, min(a.shape[axis], cut.shape[axis])))
-            many = a.shape[axis] // n if n else 0
-            if many > 1 and many * n == a.shape[axis] and cut.shape[axis] == many * (n + EXTRA):
+            many, rest = divmod(b.shape[axis] - a.shape[axis], EXTRA)
+            if rest == 0 and many > 1 and a.shape[axis] % many == 0:
+                n = a.shape[axis] // many
                 apart = torch.unflatten(cut, axis, (many, n + EXTRA)).narrow(axis + 1, 0, n)
                 more.append(apart.flatten(axis, axis + 1))
         cuts = more

@@ -53,6 +53,7 @@ class _TracedFlow(Flow):
         """Enter a stage."""
         if kind == "collate":
             self.trace.armed = True
+            self.trace.numbers.n_samples = self.stages["dataset item",].calls
         return super().begin(name, kind, owner)
 
     def note_tensor(
@@ -87,9 +88,11 @@ def record_features(
     wanted = pipeline.batch_size if batch_size is None else batch_size
     flow = _TracedFlow()
     candidates = loose_state(pipeline.model)
-    trace = flow.trace = Trace(
-        flow.current, {id(one.tensor) for one in candidates}, wanted, pipeline.batch_size
-    )
+    most = pipeline.batch_size
+    if hasattr(pipeline.dataset, "__len__"):
+        most = min(most, len(pipeline.dataset))
+    watched = {id(one.tensor) for one in candidates}
+    trace = flow.trace = Trace(flow.current, watched, wanted, most)
     call = pipeline.forward or _call
     traced = replace(
         pipeline,
@@ -108,7 +111,7 @@ def record_features(
     lengths = run.lengths
     n_samples = flow.stages["dataset item",].calls
     slots = Slots(run.batch, lengths, n_samples)
-    names = Names(trace.seen.used)
+    names = Names(trace.seen.used, pipeline.model)
     source = Source(pipeline, run.batch, slots)
     record = FeaturesRecord(
         batch_size=n_samples,
@@ -177,6 +180,7 @@ def _normalizers(trace: Trace, slots: Slots) -> tuple[NormalizerFacts, ...]:
                     stage=divided.at.stage,
                     columns=tuple(column for column in columns if column is not None),
                     scale=tuple(sizes if len(sizes) == width else sizes * width),
+                    before=divided.before.text if divided.before else None,
                     file=divided.at.file,
                     line=divided.at.line,
                 ),

@@ -36,6 +36,11 @@ MATRIX = {"mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2), "mv":
 RECURRENT = {"mkldnn_rnn_layer": (0, 1), "_cudnn_rnn": (0, 1), "_thnn_fused_lstm_cell": (0, 1)}
 #: Uses as a name: operation -> (table, index).
 LOOK_UPS = {"embedding": (0, 1), "index_select": (0, 2), "gather": (0, 2)}
+#: These take of their argument no more than type and shape.
+MADE = {
+    "ones_like", "zeros_like", "full_like", "empty_like", "rand_like", "randn_like", "new_ones",
+    "new_zeros", "new_full", "new_empty", "new_empty_strided",
+}  # fmt: skip
 CLASSES = {"nll_loss_forward", "nll_loss2d_forward", "nll_loss", "nll_loss2d"}
 #: At most so many tables of features are kept.
 MOST_TABLES = 24
@@ -84,6 +89,7 @@ class Divided:
     out: Tensor
     scale: Tensor
     at: Line
+    before: Line | None = None
 
 
 @dataclass(eq=False)
@@ -239,6 +245,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _label(self, name: str, args: Any, labels: list[Label]) -> Label:
         """What the result of an operation is."""
+        if name in MADE and not self._collating:
+            return NOTHING
         data = self._collating or any(label.data for label in labels)
         learned = any(label.learned for label in labels)
         state = bool(labels) and not data and all(label.state for label in labels)
@@ -255,6 +263,11 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         shifted = any(label.shifted for label in labels) and name in ELEMENTWISE
         if name in ("sub", "add") and data and any(label.state for label in labels):
             shifted = True
+        normed = None
+        if name in ELEMENTWISE:
+            normed = next((label.normed for label in labels if label.normed is not None), None)
+            if name in ("div", "mul") and shifted and len(labels) == 2 and labels[1].state:
+                normed, shifted = self.line(), False
         joined: tuple[tuple[int, Tensor], ...] = ()
         if name == "cat" and learned:
             joined = self._parts(args, labels)
@@ -265,6 +278,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             learned=learned,
             state=state,
             shifted=shifted,
+            normed=normed,
             log=log,
             twice=twice,
             joined=joined,
@@ -348,9 +362,12 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             kept = Met(natural.detach().clone(), axis, consumer, self.line(), weights, image=image)
             kept.twice = label.twice
             self.seen.met.append(kept)
-        elif label.joined and axis == -1 and (storage, consumer) not in self._kept:
-            self._kept.add((storage, consumer))
+        elif label.joined and axis == -1:
             for first, part in label.joined:
+                key = (part.untyped_storage()._cdata, consumer)  # noqa: SLF001 - as above
+                if key in self._kept:
+                    continue
+                self._kept.add(key)
                 kept = Met(part.clone(), -1, consumer, self.line(), None, first, joined=True)
                 kept.twice = self.labels.of(part).twice
                 self.seen.met.append(kept)
@@ -389,7 +406,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if labels[0].feature and labels[0].shifted and labels[1].state and x.is_floating_point():
             out = x.detach() / scale if name == "div" else x.detach() * scale
             size = scale.detach() if name == "div" else 1 / scale.detach()
-            self.seen.divided.append(Divided(out, size.clone(), self.line()))
+            before = labels[0].normed
+            self.seen.divided.append(Divided(out, size.clone(), self.line(), before))
 
 
 def _plain(tensor: Tensor) -> bool:
