@@ -12,8 +12,8 @@ from icediag.births_record import BirthsRecord
 from icediag.bounds_record import BoundsRecord
 from icediag.clock_record import ClockRecord
 from icediag.contracts_record import ContractsRecord
-from icediag.invariances_record import InvariancesRecord
 from icediag.features_record import FeaturesRecord
+from icediag.invariances_record import InvariancesRecord
 from icediag.place import Location as Location
 from icediag.place import Unjudged as Unjudged
 from icediag.plain import read_json, read_text, to_json, write_atomically

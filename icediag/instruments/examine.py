@@ -13,8 +13,8 @@ from icediag.recording import Recording, Unjudged
 from .bounds import record_bounds
 from .clock import record_clock
 from .containment import ExitedError, TimedOutError, contained
-from .invariances import record_invariances
 from .features import record_features
+from .invariances import record_invariances
 from .projection import project
 from .provenance import record_origins
 from .reasons import raised, reason_of

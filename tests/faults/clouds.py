@@ -209,7 +209,11 @@ PATIENT = Patient(
         Fault(name="labels-left-behind", checks=("targets-shuffled",), stages=("collate",)),
         Fault(name="collate-by-point", checks=("python-loop",), stages=("collate",)),
         Fault(name="loop-pool", checks=("python-loop",), stages=("pool",)),
-        Fault(name="unmasked-pool", checks=("padding-leak",), stages=("pool", "model")),
+        Fault(
+            name="unmasked-pool",
+            checks=("padding-leak", "padding-in-statistics"),
+            stages=("pool", "model"),
+        ),
         Fault(name="batch-centred", checks=("batch-leak",), stages=("pool", "model")),
         Fault(name="dead-units", checks=("dead-units",), stages=("encoder",)),
         Fault(name="frozen-layer", checks=("no-gradient",), stages=("encoder.second",)),
