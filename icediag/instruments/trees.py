@@ -140,7 +140,7 @@ def mapped(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """
     if isinstance(tree, Tensor):
         return function(tree)
-    if isinstance(tree, _OPAQUE) or not has_tensor(tree):
+    if isinstance(tree, OPAQUE) or not has_tensor(tree):
         return tree
     if isinstance(tree, Mapping):
         content = {key: mapped(value, function) for key, value in tree.items()}
