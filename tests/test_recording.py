@@ -26,6 +26,7 @@ from icediag.bounds_record import (
 )
 from icediag.contracts_record import Breach, Contract, ContractsRecord
 from icediag.errors import IcediagError
+from icediag.features_record import FeaturesRecord
 from icediag.invariances_record import InvariancesRecord
 from icediag.plain import write_atomically
 from icediag.provenance_record import Origin, OriginRecord, ProvenanceRecord, RawContract
@@ -125,6 +126,7 @@ def sample() -> Recording:
             Unjudged(name="x", reason="y", raised=True, location=Location(file="a.py", line=3)),
         ),
         invariances=filled(InvariancesRecord),
+        features=filled(FeaturesRecord),
         versions={"torch": "2"},
         bounds=sample_bounds(),
         provenance=sample_provenance(),
@@ -323,6 +325,9 @@ def sample_provenance() -> ProvenanceRecord:
         origin=origin,
         negative=0.5,
         spread=0.25,
+        groups="owner",
+        smallest_sum=0.01,
+        cancelled=0.001,
         file="a/b.py",
         line=7,
     )
