@@ -38,7 +38,7 @@ demo: .venv/.run
 	$(BIN)/icediag train --events 512 --batch-size 64 --epochs 2 --out runs/demo
 
 test: .venv/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

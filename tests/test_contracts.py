@@ -249,12 +249,16 @@ def test_contracts_that_hold() -> None:
         ("scaled-energy", "wrong-unit", "pool"),
         ("rows-of-hits", "wrong-unit", "scale"),
         ("narrow", "contract-broken", "head"),
-        ("one-weight", "contract-broken", "pool"),
         ("int-index", "contract-broken", "pool"),
     ],
 )
 def test_one_fault_is_one_finding(fault: str, name: str, stage: str) -> None:
     assert findings_of(towers.pipeline(fault)) == [(name, stage)]
+
+
+def test_a_broken_contract_stands_beside_the_exception_it_leads_to() -> None:
+    found = findings_of(towers.pipeline("one-weight"))
+    assert found == [("run-fails", "model"), ("contract-broken", "pool")]
 
 
 def test_without_provenance_a_broken_range_is_told_by_its_contract() -> None:

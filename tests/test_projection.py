@@ -189,7 +189,7 @@ def test_extended_from_small_batches_it_is_what_is_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The case's loop, extended from few events, beside the same batch counted whole."""
-    monkeypatch.setattr("icediag.instruments.work.operations.ENOUGH_CALLS", 10**9)
+    monkeypatch.setattr("icediag.instruments.work.series.ENOUGH_LOAD", 10**9)
     made = icecube(
         n_events=12,
         batch_size=12,
