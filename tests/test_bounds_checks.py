@@ -387,3 +387,33 @@ def test_a_model_that_fails_is_not_judged() -> None:
 
     found = findings(small(Lambda(fails), outputs=ANGLES))
     assert set(found) == {"not judged"}
+
+
+def test_gradients_are_taken_of_few_samples() -> None:
+    """A loop over rows costs the square of its rows on the way back: counted, not timed."""
+    rows: list[tuple[int, bool]] = []
+
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out = nn.Linear(3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows.append((len(x), x.requires_grad))
+            out: Tensor = self.out(x).tanh()
+            return out
+
+    built = Pipeline(
+        name="counts",
+        dataset=list(torch.randn(40, 3)),
+        collate=torch.stack,
+        model=Counts(),
+        loss=lambda out, batch: out.square().mean(),
+        outputs={"x": Domain(-5, 5)},
+        batch_size=40,
+    )
+    record_bounds(built)
+    assert not any(asks for _, asks in rows)  # proved: nothing is searched
+    rows.clear()
+    record_bounds(replace(built, outputs={"x": Domain(-0.999999, 0.999999)}))
+    assert {n for n, asks in rows if asks} == {4}

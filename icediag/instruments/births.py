@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from icediag.births_record import Birth, BirthInput, BirthsRecord
 from icediag.recording import Recording
 
 from .bounds.dispatch import name_of, named_of, tensors_of
 from .flow import Flow
+from .operations import OperationMode
 from .work.counter import Counter, running_node
 from .work.own import Line, Own, location
 
@@ -220,7 +220,7 @@ def _value_at(values: Tensor, bad: Tensor, index: tuple[int, ...]) -> float | No
         return None
 
 
-class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Operations(OperationMode):
     """Hands every dispatched operation on, with what it is about to write over."""
 
     def __init__(self, watch: BirthWatch) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .operations import OperationMode
 from .trees import leaves
 
 Key = tuple[int, int, tuple[int, ...], tuple[int, ...]]
@@ -24,7 +24,7 @@ def _key(tensor: Tensor) -> Key | None:
     return (at, int(tensor.storage_offset()), tuple(tensor.shape), tuple(tensor.stride()))
 
 
-class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Reads(OperationMode):
     """Notes which of some tensors are handed to an operation; their shapes alone are no reading.
 
     What leaves torch, by `.numpy()` for instance, is not seen.

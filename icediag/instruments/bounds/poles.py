@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from icediag.bounds_record import Place, Pole
+from icediag.instruments.operations import OperationMode
 
 from .dispatch import name_of, named_of
 from .places import line_of_user
@@ -121,7 +121,7 @@ class Meeting:
     slopes: dict[str, bool] = field(default_factory=dict)
 
 
-class PoleWatch(TorchDispatchMode):
+class PoleWatch(OperationMode):
     """Notes operations that are at a pole while it is active.
 
     Args:

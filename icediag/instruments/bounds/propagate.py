@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from icediag.bounds_record import BoundingOp, BoundKind, Place
+from icediag.instruments.operations import OperationMode
 
 from . import (
     rules_activations,
@@ -63,7 +63,7 @@ _SHAPE_ONLY = {
 }  # fmt: skip
 
 
-class Propagation(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Propagation(OperationMode):
     """Carries intervals while it is active.
 
     Args:

@@ -42,6 +42,9 @@ from .watch import BoundFlow
 #: Samples that intervals are carried for, and that searches move: a bound of an output column does
 #: not depend on how many rows it has.
 FEW = 16
+#: Samples whose inputs a search moves by their gradients. They are searched side by side, so more
+#: find little more; and where a model writes row by row, the way back costs the square of them.
+SEARCHED = 4
 #: How often rows of the batch are moved to the ends of their ranges, to meet poles.
 PROBES = 2
 
@@ -235,7 +238,12 @@ class _Prover:
         witness, searched = None, ""
         if not proved:
             search = Search(
-                self._pipeline.model, self._forward, self._columns, self._batch(self._few), order
+                self._pipeline.model,
+                self._forward,
+                self._columns,
+                self._batch(self._few[:SEARCHED]),
+                self._batch(self._few),
+                order,
             )
             witness, searched = self._in_batch(domain, values), "the batch"
             if witness is None:

@@ -60,16 +60,24 @@ class Search:
         model: Called with the batch by `forward`.
         forward: (model, batch) -> predictions.
         columns: predictions -> output columns.
-        batch: A real one; changed and put back.
+        moved: A real batch whose values are moved; they are put back.
+        batch: The one that is sent through with other weights.
         last_modules: Names of modules with weights, in the order in which they ran.
     """
 
     def __init__(
-        self, model: Any, forward: Forward, columns: Columns, batch: Any, last_modules: list[str]
+        self,
+        model: Any,
+        forward: Forward,
+        columns: Columns,
+        moved: Any,
+        batch: Any,
+        last_modules: list[str],
     ) -> None:
         self._model = model
         self._forward = forward
         self._columns = columns
+        self._moved = moved
         self._batch = batch
         self._last = last_modules
 
@@ -89,9 +97,11 @@ class Search:
             found = None
         return found, ", ".join(tried)
 
-    def _worst(self, name: str, domain: Domain) -> tuple[float, float, int, Tensor] | None:
+    def _worst(
+        self, batch: Any, name: str, domain: Domain
+    ) -> tuple[float, float, int, Tensor] | None:
         """Distance outside, value and row of the worst entry, and all of the column."""
-        column = self._columns(self._forward(self._model, self._batch)).get(name)
+        column = self._columns(self._forward(self._model, batch)).get(name)
         if column is None or not column.numel():
             return None
         over = outside(column.detach(), domain).reshape(column.shape[0] if column.ndim else 1, -1)
@@ -101,14 +111,14 @@ class Search:
         return float(over[row, entry]), value, row, column
 
     def _ascend(self, name: str, domain: Domain) -> Witness | None:
-        leaves = floating_leaves(self._batch)
-        with unchanged([self._batch]), _asking(leaves):
+        leaves = floating_leaves(self._moved)
+        with unchanged([self._moved]), _asking(leaves):
             before = {path: leaf.detach().clone() for path, leaf in leaves.items()}
             scales = {path: _scale_of(leaf.detach()) for path, leaf in leaves.items()}
             moved = False
             for step in range(STEPS + 1):
                 with torch.enable_grad():
-                    worst = self._worst(name, domain)
+                    worst = self._worst(self._moved, name, domain)
                     if worst is None:
                         return None
                     over, value, row, column = worst
@@ -152,7 +162,7 @@ class Search:
                 with torch.no_grad():
                     for weight, value in zip(weights, kept, strict=True):
                         weight.copy_(value * factor)
-                    worst = self._worst(name, domain)
+                    worst = self._worst(self._batch, name, domain)
                 if worst is not None and worst[0] > 0:
                     witness = Witness(
                         how="weights", value=worst[1], row=worst[2], module=path, factor=factor

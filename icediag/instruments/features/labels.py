@@ -92,7 +92,7 @@ class Labels:
         """The label of a tensor; a weight is learned whatever happened to it."""
         if not followed(tensor) or is_lazy(tensor):
             return NOTHING
-        found = self._of.get(_key(tensor))
+        found = self._of.get(key_of(tensor))
         if found is None or found[0].expired():
             if not isinstance(tensor, nn.Parameter):
                 return NOTHING
@@ -104,7 +104,7 @@ class Labels:
         """Label a tensor's storage anew."""
         if not followed(tensor):
             return
-        key = _key(tensor)
+        key = key_of(tensor)
         if label is NOTHING:
             self._of.pop(key, None)
             return
@@ -117,6 +117,8 @@ class Labels:
     def widen(self, tensor: Tensor, label: Label) -> None:
         """Something of another label was written into a tensor: it is that too."""
         old = self.of(tensor)
+        if old is label or (old.learned and label.learned and not label.twice):
+            return  # learned stays learned
         both = replace(
             old,
             data=old.data or label.data,
@@ -130,5 +132,6 @@ class Labels:
         self.put(tensor, both)
 
 
-def _key(tensor: Tensor) -> int:
+def key_of(tensor: Tensor) -> int:
+    """The identity of a tensor's storage."""
     return int(tensor.untyped_storage()._cdata)  # noqa: SLF001 - its identity

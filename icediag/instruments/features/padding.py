@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from icediag.features_record import PaddedStatistic
 from icediag.instruments.bounds.dispatch import name_of, tensors_of
+from icediag.instruments.operations import OperationMode
 
 from .labels import Line
 from .slots import Slots, padded_leaves
@@ -45,7 +45,7 @@ class Taken:
     results: list[Tensor]
 
 
-class Statistics(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Statistics(OperationMode):
     """Keeps what statistics were taken of, and what they gave."""
 
     def __init__(self, line: Callable[[], Line]) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from icediag.features_record import LooseState
 from icediag.instruments.bounds.dispatch import custom, name_of, tensors_of
 from icediag.instruments.bounds.places import line_of_user
+from icediag.instruments.operations import OperationMode
 from icediag.instruments.preserve import is_lazy, preserved
 from icediag.instruments.trees import held, mapped
 
@@ -87,7 +87,7 @@ def _tensors_in(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
                 yield at, thing
 
 
-class _Moved(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Moved(OperationMode):
     """Stand-ins on the meta device for all that was moved; what they stand for is computed.
 
     Args:

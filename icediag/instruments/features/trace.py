@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from icediag.features_record import Consumer
 from icediag.instruments.bounds.dispatch import name_of, tensors_of
 from icediag.instruments.bounds.places import line_of_user
+from icediag.instruments.operations import OperationMode
 from icediag.instruments.trees import held, leaves
 
-from .labels import NOTHING, Label, Labels, Line, Twice
+from .labels import NOTHING, Label, Labels, Line, Twice, followed, key_of
 from .numbers import Numbers
 
 LOGS = {"log", "log2", "log10", "log1p"}
@@ -42,6 +42,16 @@ MADE = {
     "new_zeros", "new_full", "new_empty", "new_empty_strided",
 }  # fmt: skip
 CLASSES = {"nll_loss_forward", "nll_loss2d_forward", "nll_loss", "nll_loss2d"}
+NORMS = {
+    "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "_batch_norm_with_update",
+    "_batch_norm_with_update_functional",
+}  # fmt: skip
+#: What numbers are watched in.
+ARITHMETIC = {"add", "sub", "mul", "_to_copy", "copy"}
+LOOKED = {
+    *MATRIX, *RECURRENT, *LOOK_UPS, *CLASSES, *NORMS, "convolution", "native_layer_norm", "index",
+    "div", "mul",
+}  # fmt: skip
 #: At most so many tables of features are kept.
 MOST_TABLES = 24
 MOST_USES = 32
@@ -123,7 +133,7 @@ class Seen:
     with_gradients: set[int] = field(default_factory=set)
 
 
-class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Trace(OperationMode):
     """Follows labels while it is active.
 
     Args:
@@ -145,7 +155,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._collating = False
         self._stage = stage
         self._watched = watched
-        self._names: dict[Any, str] = {}
+        self._known: dict[Any, tuple[str, tuple[int, ...]]] = {}
         self._kept: set[tuple[int, str]] = set()
 
     def line(self) -> Line:
@@ -191,24 +201,33 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if not self.armed:
             return func(*args, **kwargs)
-        name = self._names.get(func)
-        if name is None:
-            name = self._names[func] = name_of(func)
-        tensors = list(tensors_of((args, kwargs)))
+        known = self._known.get(func)
+        if known is None:
+            known = self._known[func] = (name_of(func), _written(func))
+        name, written = known
+        tensors = list(tensors_of(args)) + (list(tensors_of(kwargs)) if kwargs else [])
         labels = [self.labels.of(tensor) for tensor in tensors]
-        for tensor in tensors:
-            if id(tensor) in self._watched:
-                self._touch(tensor, name)
-        try:
-            with torch.no_grad():
-                self._look(name, args, tensors, labels)
-            expected = self.numbers.before(name, args, kwargs)
-        except (RuntimeError, TypeError, IndexError, ValueError, NotImplementedError):
-            expected = None  # a form of the operation that was not thought of
+        if self._watched:
+            for tensor in tensors:
+                if id(tensor) in self._watched:
+                    self._touch(tensor, name)
+        expected = None
+        if name in LOOKED or name in ARITHMETIC:
+            try:
+                with torch.no_grad():
+                    self._look(name, args, tensors, labels)
+                expected = self.numbers.before(name, args, kwargs)
+            except (RuntimeError, TypeError, IndexError, ValueError, NotImplementedError):
+                expected = None  # a form of the operation that was not thought of
         out = func(*args, **kwargs)
         if expected is not None:
             self.numbers.after(name, expected, out)
-        self._pass_on(func, name, args, tensors, labels, out)
+        if any(label is not NOTHING for label in labels) or self._collating:
+            self._pass_on(name, args, [args[i] for i in written if i < len(args)], labels, out)
+        elif not written:
+            for tensor in tensors_of(out):
+                if not any(tensor is given for given in tensors):
+                    self.labels.put(tensor, NOTHING)
         return out
 
     def _touch(self, tensor: Tensor, name: str) -> None:
@@ -221,20 +240,15 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             touched.uses += 1
 
     def _pass_on(
-        self, func: Any, name: str, args: Any, tensors: list[Tensor], labels: list[Label], out: Any
+        self, name: str, args: Any, written: list[Any], labels: list[Label], out: Any
     ) -> None:
-        outs = list(tensors_of(out))
-        written = [
-            args[i]
-            for i, a in enumerate(func._schema.arguments)  # noqa: SLF001 - no public name
-            if a.alias_info is not None and a.alias_info.is_write and i < len(args)
-        ]
+        """Label what an operation gave, and what it wrote into."""
         given = self._label(name, args, labels)
         for tensor in tensors_of(written):
             self.labels.widen(tensor, given)
-        here = {t.untyped_storage()._cdata for t in tensors if _plain(t)}  # noqa: SLF001
-        for tensor in outs:
-            if not _plain(tensor) or tensor.untyped_storage()._cdata in here:  # noqa: SLF001
+        here = {key_of(t) for t in tensors_of(args) if followed(t)}
+        for tensor in tensors_of(out):
+            if not followed(tensor) or key_of(tensor) in here:
                 continue
             label = given
             if given.feature and tensor.is_floating_point():
@@ -304,8 +318,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._convolution(args)
         elif name == "native_layer_norm":
             self._layer_norm(args)
-        elif name in ("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm",
-                      "_batch_norm_with_update", "_batch_norm_with_update_functional"):  # fmt: skip
+        elif name in NORMS:
             self._batch_norm(args)
         elif name in LOOK_UPS or name == "index" or name in CLASSES:
             self._names_used(name, args)
@@ -410,8 +423,13 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.seen.divided.append(Divided(out, size.clone(), self.line(), before))
 
 
-def _plain(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and not tensor.is_nested
+def _written(func: Any) -> tuple[int, ...]:
+    """Which arguments an operation writes into."""
+    return tuple(
+        i
+        for i, a in enumerate(func._schema.arguments)  # noqa: SLF001 - no public name
+        if a.alias_info is not None and a.alias_info.is_write
+    )
 
 
 def _ends_alike(made: Tensor, x: Tensor) -> bool:

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from icediag.instruments.discover import belongs, user_packages
 from icediag.instruments.lab import Lab, call, difference, outputs_of, scale_of, weights_of
 from icediag.instruments.modes import seed_all, train_mode
+from icediag.instruments.operations import OperationMode
 from icediag.instruments.rebuild import rebuilt
 from icediag.instruments.stages import relative_file
 from icediag.invariances_record import RandomEvaluation, RepeatedTraining
@@ -32,7 +32,7 @@ def own_line(pipeline: Pipeline) -> Location | None:
     return None
 
 
-class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Draws(OperationMode):
     """Notes the first operation that draws random numbers."""
 
     def __init__(self, pipeline: Pipeline) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from icediag.instruments.bounds.dispatch import name_of, tensors_of
 from icediag.instruments.flow import Flow
+from icediag.instruments.operations import OperationMode
 from icediag.work_record import Phase
 
 from .costs import Cost, bytes_of, cost_of
@@ -186,7 +186,7 @@ def _called_by_torch() -> bool:
     return False
 
 
-class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Operations(OperationMode):
     """Hands every dispatched operation to a counter."""
 
     def __init__(self, counter: Counter) -> None:
