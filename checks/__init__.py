@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 
 from icediag.errors import IcediagError
-from icediag.finding import SEVERITIES, Diagnosis, Finding
+from icediag.finding import Diagnosis, Finding
+from icediag.ranking import ranked
 from icediag.recording import Recording, Unjudged
 
 from . import (
@@ -146,10 +147,9 @@ def judge(recording: Recording, checks: Sequence[ModuleType] = CHECKS) -> Diagno
             not_judged.append(answer)
         else:
             findings.extend(answer)
-    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Diagnosis(
         pipeline=recording.pipeline,
-        findings=tuple(findings),
+        findings=ranked(tuple(findings)),
         not_judged=tuple(not_judged),
         checks=tuple(looked),
     )

@@ -31,6 +31,7 @@ class Finding:
         remedy: What to do.
         location: The line, where one is known.
         effect: What it was measured to cost, where that was measured.
+        cause: Code and stage of the finding that this one follows from, as its `label` gives it.
     """
 
     code: str
@@ -42,6 +43,12 @@ class Finding:
     remedy: str
     location: Location | None = None
     effect: Mapping[str, Any] | None = None
+    cause: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Such as "N01 at relative_encoder": what others name as their cause."""
+        return f"{self.code} at {self.stage}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +57,18 @@ class Diagnosis:
 
     Attributes:
         pipeline: Its name.
-        findings: Most severe first.
+        findings: Most severe first, then what costs most; what follows from a finding comes after
+            it.
         not_judged: Checks that could not decide, and why.
         checks: Names of the checks that looked, in display order.
+        accepted: Findings that a baseline knows; they are not in `findings`.
     """
 
     pipeline: str
     findings: tuple[Finding, ...] = ()
     not_judged: tuple[Unjudged, ...] = field(default=())
     checks: tuple[str, ...] = ()
+    accepted: tuple[Finding, ...] = ()
 
     def count(self, severity: Severity) -> int:
         """How many findings are of a severity."""

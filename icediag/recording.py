@@ -13,16 +13,21 @@ from icediag.bounds_record import BoundsRecord
 from icediag.clock_record import ClockRecord
 from icediag.contracts_record import ContractsRecord
 from icediag.features_record import FeaturesRecord
+from icediag.histograms_record import HistogramsRecord
 from icediag.invariances_record import InvariancesRecord
 from icediag.place import Location as Location
 from icediag.place import Unjudged as Unjudged
 from icediag.plain import read_json, read_text, to_json, write_atomically
 from icediag.projection_record import ProjectionRecord
 from icediag.provenance_record import ProvenanceRecord
+from icediag.source_record import SourceRecord
 from icediag.work_record import LinesRecord, OperationsRecord
 
 #: Grows when a field changes its meaning or goes; new fields come with a default and leave it.
 VERSION = 1
+
+#: Parts of the flow without which no other instrument sees more than the recorder did.
+FLOW = frozenset({"dataset item", "collate", "model", "loss"})
 
 Number = int | float
 
@@ -233,6 +238,8 @@ class Recording:
         invariances: What moved in batches put together otherwise; None where not asked for.
         lines: How often the user's own lines run; None where that was not asked for.
         features: What reached the first learned layers; None where that was not asked for.
+        histograms: How values are spread; None where that was not asked for.
+        source: Lines of source that a diagnosis speaks of; None where they were not asked for.
         versions: Of torch and python.
         version: Of this format.
     """
@@ -258,8 +265,15 @@ class Recording:
     invariances: InvariancesRecord | None = None
     lines: LinesRecord | None = None
     features: FeaturesRecord | None = None
+    histograms: HistogramsRecord | None = None
+    source: SourceRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
+
+    @property
+    def came_through(self) -> bool:
+        """Whether the batch came through to the loss."""
+        return not FLOW & {item.name for item in self.not_judged}
 
     def to_json(self) -> str:
         """As JSON. NaN and infinity, which JSON has not, are written as the texts "nan", "inf"."""

@@ -13,6 +13,7 @@ from .options import (
     Events,
     Fault,
     Files,
+    Format,
     Head,
     PipelineOption,
     Seed,
@@ -55,22 +56,29 @@ def check(
     ] = "warning",
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Write diagnosis and recording to this folder."),
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Write report.html, report.md, diagnosis.json and recording.json to this folder.",
+        ),
     ] = None,
+    formats: Format = "",
 ) -> int:
     """Run every check on one batch of a pipeline, and say what is wrong with it.
 
     Exit code 0: nothing found, 1: findings, 2: the pipeline could not be run.
     """
-    from rich.console import Console
-
     from icediag.checks import chosen, judge, needs_of
-    from icediag.instruments.examine import FLOW, examine
-    from icediag.reports.check import render_check
+    from icediag.instruments.examine import examine, planned
+    from icediag.instruments.source import with_source
+    from icediag.reports.formats import needs_of_reports
 
     from .load import load_pipeline, made_folder, resolve_device
+    from .outputs import deliver, formats_of
+    from .progress import progress_of
 
     checks = chosen(_words(select), _words(ignore))
+    reports = formats_of(formats, out)
     folder = None if out is None else made_folder(out, "--out")
     loaded = load_pipeline(
         pipeline,
@@ -84,27 +92,21 @@ def check(
         seed=seed,
     )
     place = resolve_device(device, loaded)
-    progress = Console(stderr=True)
-    with progress.status("starting") as status:
+    needs = needs_of(checks) | needs_of_reports(reports)
+    with progress_of(planned(needs, experiments=not quick)) as tell:
         recording = examine(
             loaded,
-            needs=needs_of(checks),
+            needs=needs,
             batch_size=batch_size,
             device=place,
             seed=seed,
             experiments=not quick,
             timeout=timeout,
-            progress=status.update,
+            progress=tell,
         )
     diagnosis = judge(recording, checks)
-    if folder is not None:
-        recording.save(folder / "recording.json")
-        diagnosis.save(folder / "diagnosis.json")
-    console = Console()
-    color = console.color_system is not None
-    console.file.write(render_check(recording, diagnosis, width=console.width, color=color))
-    console.file.flush()
-    if FLOW & {item.name for item in recording.not_judged}:
+    deliver(with_source(recording, diagnosis), diagnosis, reports, folder)
+    if not recording.came_through:
         return 2
     return 1 if fail_on != "never" and diagnosis.at_least(fail_on) else 0
 

@@ -48,3 +48,11 @@ BatchSize = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Of everything random.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="NAME,...",
+        help="console, html, markdown, json. Without: console, and with --out all of these.",
+    ),
+]

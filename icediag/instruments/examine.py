@@ -14,6 +14,7 @@ from .bounds import record_bounds
 from .clock import record_clock
 from .containment import ExitedError, TimedOutError, contained
 from .features import record_features
+from .histograms import record_histograms
 from .invariances import record_invariances
 from .projection import project
 from .provenance import record_origins
@@ -21,8 +22,6 @@ from .reasons import raised, reason_of
 from .record import record
 from .work import record_lines, record_operations
 
-#: Parts of the flow without which no other instrument sees more than the recorder did.
-FLOW = frozenset({"dataset item", "collate", "model", "loss"})
 #: What counted steps are projected to, where nobody says.
 DEVICE = "h100"
 
@@ -48,12 +47,23 @@ class Instrument:
 INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument(field="lines", title="counting lines", run=record_lines),
     Instrument(field="operations", title="counting operations", run=record_operations),
+    Instrument(field="histograms", title="counting values", run=record_histograms),
     Instrument(field="provenance", title="recognising raw columns", run=record_origins),
     Instrument(field="invariances", title="regrouping events", run=record_invariances),
     Instrument(field="features", title="looking at features", run=record_features),
     Instrument(field="bounds", title="proving bounds", run=record_bounds),
     Instrument(field="clock", title="timing training steps", run=record_clock),
 )
+
+
+FOLLOWING = "following one batch"
+
+
+def planned(needs: Collection[str], *, experiments: bool = True) -> tuple[str, ...]:
+    """Titles of what `examine` runs for these needs, in its order, if all goes well."""
+    wanted = {*needs, "operations"} if "projection" in needs else set(needs)
+    chosen = [i for i in INSTRUMENTS if i.field in wanted and (experiments or not i.experiment)]
+    return (FOLLOWING, *(instrument.title for instrument in chosen))
 
 
 def examine(
@@ -89,7 +99,7 @@ def examine(
     """
     if "projection" in needs:
         needs = {*needs, "operations"}
-    progress("following one batch")
+    progress(FOLLOWING)
     try:
         with contained(timeout):
             recording = record(pipeline, batch_size=batch_size, device=device, seed=seed)
@@ -100,7 +110,7 @@ def examine(
             batch_size=0,
             not_judged=(raised("dataset item", error, pipeline),),
         )
-    if FLOW & {item.name for item in recording.not_judged}:
+    if not recording.came_through:
         return recording
     for instrument in INSTRUMENTS:
         if instrument.field not in needs or (instrument.experiment and not experiments):

@@ -1,0 +1,119 @@
+"""Source: reads the lines that a diagnosis speaks of, so that reports need not read files."""
+
+import ast
+import linecache
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from icediag.finding import Diagnosis
+from icediag.place import Location
+from icediag.recording import Recording
+from icediag.source_record import Excerpt, SourceRecord, place_key
+
+from .stages import relative_file
+
+#: Lines before and after the line that is meant.
+BEFORE, AFTER = 3, 6
+#: Longer lines are cut: a report is no place for embedded data.
+LONGEST = 200
+#: Text in quotes that is a path of this machine: it says whose machine it is, not what is wrong.
+_ABSOLUTE = re.compile(r"""(?<=["'])(?:/|~/|[A-Za-z]:[\\/])[^"'\n]*[\\/][^"'\n]*(?=["'])""")
+
+
+def read_source(places: Iterable[Location]) -> SourceRecord:
+    """Read excerpts and summaries of places in modules that are loaded.
+
+    Args:
+        places: Lines, with files as recordings name them.
+
+    Returns:
+        What was found; a place whose source is not there, or not Python, is passed over.
+    """
+    wanted: dict[str, set[int]] = {}
+    for place in places:
+        wanted.setdefault(place.file, set()).add(place.line)
+    excerpts: dict[str, Excerpt] = {}
+    summaries: dict[str, str] = {}
+    files: dict[str, str] = {}
+    here = Path.cwd().resolve()
+    for name, file in _files(set(wanted)):
+        if Path(file).is_relative_to(here):
+            files[name] = Path(file).relative_to(here).as_posix()
+        lines = [line.rstrip("\r\n") for line in linecache.getlines(file)]
+        said = _summaries(lines)
+        for number in sorted(wanted[name]):
+            if not 1 <= number <= len(lines):
+                continue
+            excerpts[place_key(name, number)] = _excerpt(lines, number)
+            if number in said:
+                summaries[place_key(name, number)] = said[number]
+    return SourceRecord(excerpts=excerpts, summaries=summaries, files=files)
+
+
+def with_source(recording: Recording, diagnosis: Diagnosis) -> Recording:
+    """The recording with the source of all that its stages and the findings speak of."""
+    findings = (*diagnosis.findings, *diagnosis.accepted)
+    places = [
+        place
+        for place in (*(s.location for s in recording.stages), *(f.location for f in findings))
+        if place is not None
+    ]
+    return replace(recording, source=read_source(places))
+
+
+def _files(names: set[str]) -> Iterator[tuple[str, str]]:
+    """(name in a recording, file) of loaded modules. A name that means two files means none."""
+    found: dict[str, set[str]] = {}
+    for module, loaded in list(sys.modules.items()):
+        file = getattr(loaded, "__file__", None)
+        if isinstance(file, str) and Path(file).name in {Path(name).name for name in names}:
+            name = relative_file(file, module)
+            if name in names:
+                found.setdefault(name, set()).add(str(Path(file).resolve()))
+    for name, files in found.items():
+        if len(files) == 1:
+            yield name, files.pop()
+
+
+def _excerpt(lines: list[str], number: int) -> Excerpt:
+    first = max(1, number - BEFORE)
+    shown = lines[first - 1 : number + AFTER]
+    while len(shown) > number - first + 1 and not shown[-1].strip():
+        shown.pop()
+    while first < number and not shown[0].strip():
+        first, shown = first + 1, shown[1:]
+    return Excerpt(first=first, lines=tuple(_clean(line) for line in shown))
+
+
+def _clean(line: str) -> str:
+    line = _ABSOLUTE.sub("...", line.expandtabs(4))
+    return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
+
+
+def _summaries(lines: list[str]) -> dict[int, str]:
+    """First line of each function, decorators included as Python counts them -> its summary."""
+    try:
+        tree = ast.parse("\n".join(lines))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    found: dict[int, str] = {}
+    # These say what the class says, and mostly less.
+    plain = {"forward", "__call__", "__getitem__", "__getitems__", "__iter__"}
+    stack: list[tuple[ast.AST, str]] = [(tree, "")]
+    while stack:
+        node, above = stack.pop()
+        inherited = ""
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            said = (ast.get_docstring(node) or "").strip()
+            own = said.splitlines()[0].strip() if said else ""
+            own = above if above and (node.name in plain or not own) else own
+            if own and not isinstance(node, ast.ClassDef):
+                first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+                found[first] = _clean(own)
+            # A method speaks with its class's words, a function within a function with none.
+            inherited = own if isinstance(node, ast.ClassDef) else ""
+        stack.extend((child, inherited) for child in ast.iter_child_nodes(node))
+    return found

@@ -1,0 +1,38 @@
+"""Source code round the lines that a diagnosis speaks of: facts only, serializable."""
+
+from dataclasses import dataclass, field
+
+
+def place_key(file: str, line: int) -> str:
+    """The key of a line in a `SourceRecord`, such as "mypkg/model.py:42"."""
+    return f"{file}:{line}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excerpt:
+    """A few lines of a file.
+
+    Attributes:
+        first: Number of the first of them.
+        lines: The lines, without their ends; absolute paths in them are left out.
+    """
+
+    first: int
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRecord:
+    """Excerpts and what functions say of themselves. Keys are `place_key`.
+
+    Attributes:
+        excerpts: Line -> the lines round it.
+        summaries: First line of a function -> the first sentence of its docstring, or of its
+            class's where it has none.
+        files: File as recordings name it -> the same from the folder that the command ran in, in
+            forward slashes, where it lies below that: what an editor or a code host can open.
+    """
+
+    excerpts: dict[str, Excerpt] = field(default_factory=dict)
+    summaries: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)

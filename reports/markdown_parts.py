@@ -1,0 +1,102 @@
+"""Sections of the Markdown report between the issues and the next steps; absent without facts."""
+
+from collections.abc import Callable, Iterator
+
+from icediag.recording import Recording
+
+from .markup import cell, code, heading, plain, table
+from .numbers import number, share
+
+
+def lengths(recording: Recording) -> Iterator[str]:
+    """Lengths along ragged axes, and padding."""
+    if not recording.ragged and not recording.padding:
+        return
+    yield heading(2, "Lengths and padding")
+    if recording.ragged:
+        keys = {"0": "min", "0.5": "P50", "0.75": "P75", "0.9": "P90", "0.99": "P99", "1": "max"}
+        rows = [
+            [
+                cell(axis.title),
+                *(number(axis.quantiles[key]) if key in axis.quantiles else "-" for key in keys),
+                number(axis.mean),
+            ]
+            for axis in recording.ragged
+        ]
+        yield table(["lengths", *keys.values(), "mean"], rows, right=range(1, 8))
+    if recording.padding:
+        yield "\n".join(
+            f"- {share(record.slots - record.used, record.slots)} of {record.slots:,} slots are "
+            f"padding ({code(record.stage)}, {code(record.path)}); {record.used:,} hold "
+            f"{plain(record.holds)}"
+            for record in recording.padding
+        )
+
+
+def gradients(recording: Recording) -> Iterator[str]:
+    """Weights and gradients by part of the model."""
+    if not recording.parameters:
+        return
+    yield heading(2, "Gradient flow")
+    rows = [
+        [
+            code(part.stage),
+            f"{part.parameters:,}",
+            number(part.weight_norm),
+            number(part.gradient_norm),
+            share(part.without_gradient, part.parameters) if part.without_gradient else "",
+        ]
+        for part in recording.parameters
+    ]
+    head = ["part", "weights", "weight norm", "gradient norm", "without gradient"]
+    yield table(head, rows, right=range(1, 5))
+
+
+def bounds(recording: Recording) -> Iterator[str]:
+    """Domains of the outputs and what was proved of them."""
+    if recording.bounds is None or not recording.bounds.outputs:
+        return
+    yield heading(2, "Bounds of the outputs")
+    rows = []
+    for output in recording.bounds.outputs:
+        seen = "-"
+        if output.attained_low is not None:
+            seen = f"{number(output.attained_low)} … {number(output.attained_high)}"
+        rows.append(
+            [
+                code(output.column),
+                f"{number(output.domain_low)} … {number(output.domain_high)}",
+                f"{number(output.low)} … {number(output.high)}",
+                "inside" if output.proved else "not proved",
+                seen,
+            ]
+        )
+    yield table(["output", "domain", "for any input", "proved", "on this batch"], rows)
+
+
+def origins(recording: Recording) -> Iterator[str]:
+    """Which raw column reached which stage."""
+    if recording.provenance is None:
+        return
+    inner = {stage.name for stage in recording.stages if stage.depth > 1}
+    rows = [
+        [
+            code(seen.stage),
+            code(seen.path if seen.column is None else f"{seen.path}[{seen.column}]"),
+            code(seen.origin.formula),
+        ]
+        for seen in recording.provenance.origins
+        if seen.role == "in" and seen.origin is not None and seen.stage not in inner
+    ]
+    if rows:
+        yield heading(2, "What reached which stage")
+        yield table(["stage", "takes", "which is"], rows)
+
+
+#: In their order; each gives blocks of text.
+SECTIONS: tuple[Callable[[Recording], Iterator[str]], ...] = (
+    lengths,
+    gradients,
+    bounds,
+    origins,
+)
