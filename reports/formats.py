@@ -1,6 +1,6 @@
 """Every format that `icediag check` can write: one explicit tuple, in the order of `--format`.
 
-A format is a pure function of recording and diagnosis. To add one, write its file and its line here.
+A format is a pure function of recording and diagnosis. To add one, write its file and a line here.
 """
 
 from collections.abc import Callable, Iterable

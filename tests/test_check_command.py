@@ -52,7 +52,10 @@ def test_a_fault_is_found_and_fails(run: Run, tmp_path: Path, width: int) -> Non
     arguments = (*SMALL, "--fault", "unbounded-output", "--fault", "normalized-relative")
     code, out, _ = run("check", *arguments, "--out", str(tmp_path), width=width)
     assert code == 1
-    assert max(map(len, out.splitlines())) <= width
+    told, _, files = out.partition("\nwritten: ")
+    assert max(map(len, told.splitlines())) <= width
+    assert [Path(line.strip()).name for line in files.splitlines()] == ["report.html", "report.md"]
+    assert all(Path(line.strip()).is_file() for line in files.splitlines())
     data = json.loads((tmp_path / "diagnosis.json").read_text())
     assert data["version"] == 1 and data["pipeline"].startswith("icecube with")
     assert "error" in data["verdict"]
@@ -61,7 +64,7 @@ def test_a_fault_is_found_and_fails(run: Run, tmp_path: Path, width: int) -> Non
     first = data["findings"][0]
     assert set(first) == {
         *("code", "name", "severity", "stage", "message", "evidence", "effect", "location"),
-        "remedy",
+        *("remedy", "cause"),
     }
     assert first["severity"] == "error" and set(first["location"]) == {"file", "line"}
     assert run("check", *arguments, "--fail-on", "never")[0] == 0

@@ -27,6 +27,7 @@ from icediag.bounds_record import (
 from icediag.contracts_record import Breach, Contract, ContractsRecord
 from icediag.errors import IcediagError
 from icediag.features_record import FeaturesRecord
+from icediag.histograms_record import HistogramsRecord
 from icediag.invariances_record import InvariancesRecord
 from icediag.plain import write_atomically
 from icediag.provenance_record import Origin, OriginRecord, ProvenanceRecord, RawContract
@@ -42,6 +43,7 @@ from icediag.recording import (
     TensorRecord,
     Unjudged,
 )
+from icediag.source_record import SourceRecord
 from icediag.work_record import (
     Growth,
     LineRecord,
@@ -127,6 +129,8 @@ def sample() -> Recording:
         ),
         invariances=filled(InvariancesRecord),
         features=filled(FeaturesRecord),
+        histograms=filled(HistogramsRecord),
+        source=filled(SourceRecord),
         versions={"torch": "2"},
         bounds=sample_bounds(),
         provenance=sample_provenance(),

@@ -70,7 +70,8 @@ def deliver(
         elif one.file is None or folder is None:
             _print(one.render(recording, diagnosis))
     if written and any(one.name == "console" for one in formats):
-        _print("\nwritten: " + ", ".join(str(file) for file in written) + "\n")
+        # A line each, never folded: a path is there to be copied.
+        _print("\nwritten: " + "\n         ".join(str(file) for file in written) + "\n")
 
 
 def _print(text: str) -> None:

@@ -25,7 +25,9 @@ def progress_of(titles: Sequence[str]) -> Iterator[Callable[[str], None]]:
     )
     console = Console(stderr=True)
     # Redirected to a file, a bar would only leave blank lines behind.
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task("starting", total=len(titles))
 
         def tell(title: str) -> None:
