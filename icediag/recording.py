@@ -21,6 +21,7 @@ from icediag.plain import read_json, read_text, to_json, write_atomically
 from icediag.projection_record import ProjectionRecord
 from icediag.provenance_record import ProvenanceRecord
 from icediag.source_record import SourceRecord
+from icediag.weighing_record import WeighingRecord
 from icediag.work_record import LinesRecord, OperationsRecord
 
 #: Grows when a field changes its meaning or goes; new fields come with a default and leave it.
@@ -240,6 +241,7 @@ class Recording:
         features: What reached the first learned layers; None where that was not asked for.
         histograms: How values are spread; None where that was not asked for.
         source: Lines of source that a diagnosis speaks of; None where they were not asked for.
+        weighing: Weighted means that the model takes; None where that was not asked for.
         versions: Of torch and python.
         version: Of this format.
     """
@@ -267,6 +269,7 @@ class Recording:
     features: FeaturesRecord | None = None
     histograms: HistogramsRecord | None = None
     source: SourceRecord | None = None
+    weighing: WeighingRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 

@@ -44,6 +44,7 @@ from icediag.recording import (
     Unjudged,
 )
 from icediag.source_record import SourceRecord
+from icediag.weighing_record import WeighingRecord
 from icediag.work_record import (
     Growth,
     LineRecord,
@@ -131,6 +132,7 @@ def sample() -> Recording:
         features=filled(FeaturesRecord),
         histograms=filled(HistogramsRecord),
         source=filled(SourceRecord),
+        weighing=filled(WeighingRecord),
         versions={"torch": "2"},
         bounds=sample_bounds(),
         provenance=sample_provenance(),

@@ -20,6 +20,7 @@ from .projection import project
 from .provenance import record_origins
 from .reasons import raised, reason_of
 from .record import record
+from .weighing import record_weighing
 from .work import record_lines, record_operations
 
 #: What counted steps are projected to, where nobody says.
@@ -49,6 +50,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument(field="operations", title="counting operations", run=record_operations),
     Instrument(field="histograms", title="counting values", run=record_histograms),
     Instrument(field="provenance", title="recognising raw columns", run=record_origins),
+    Instrument(field="weighing", title="looking for weighted means", run=record_weighing),
     Instrument(field="invariances", title="regrouping events", run=record_invariances),
     Instrument(field="features", title="looking at features", run=record_features),
     Instrument(field="bounds", title="proving bounds", run=record_bounds),
