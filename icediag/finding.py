@@ -81,9 +81,11 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
-        """Such as "2 errors, 1 note", or "nothing found"."""
+        """Such as "2 errors, 1 note", "nothing found", or "nothing new, 3 accepted"."""
         counts = [(self.count(severity), severity) for severity in SEVERITIES]
         parts = [f"{n} {word}{'' if n == 1 else 's'}" for n, word in counts if n]
+        if self.accepted:
+            parts = [*(parts or ["nothing new"]), f"{len(self.accepted)} accepted"]
         return ", ".join(parts) or "nothing found"
 
     def to_json(self) -> str:

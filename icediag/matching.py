@@ -4,14 +4,24 @@ Code moves, and numbers differ from run to run. A finding is known again by its 
 its file and the words of its evidence, with numbers left out; where several are alike, by order.
 """
 
+import hashlib
+import json
 import re
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from icediag.finding import SEVERITIES, Finding
 
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+
+#: Entries of the evidence that say what a finding is about; others say how it was seen.
+SUBJECTS = frozenset(
+    {"argument", "attribute", "axis", "buffer", "column", "declared", "feature", "op", "operation"}
+    | {"output", "owner", "parameter", "path", "role", "tensor", "what"}
+)
+#: Floats that JSON has not are texts in a diagnosis that was saved.
+_FLOATS = ("nan", "inf", "-inf")
 
 Key = tuple[object, ...]
 
@@ -39,21 +49,56 @@ class Matched:
 
 def key_of(finding: Finding) -> Key:
     """What a finding is known again by."""
+    return _key(finding, frozenset(finding.evidence))
+
+
+def subject_of(finding: Finding) -> Key:
+    """The same, of what a finding is about alone: how it was come by may differ between runs."""
+    return _key(finding, SUBJECTS)
+
+
+def _key(finding: Finding, names: frozenset[str]) -> Key:
     words = tuple(
         (name, _NUMBER.sub("#", value))
         for name, value in sorted(finding.evidence.items())
-        if isinstance(value, str)
+        if name in names and isinstance(value, str) and value not in _FLOATS
     )
     file = finding.location.file if finding.location is not None else None
     return finding.code, finding.stage, file, words
 
 
+def fingerprint(finding: Finding) -> str:
+    """`subject_of` as 32 hexadecimal digits, for formats that want one word."""
+    return hashlib.sha256(json.dumps(subject_of(finding)).encode()).hexdigest()[:32]
+
+
+def fingerprints(findings: Sequence[Finding]) -> list[str]:
+    """A word for each finding that no other has and that another run gives again.
+
+    Those that are alike are numbered in the order of their lines.
+    """
+    words = [fingerprint(finding) for finding in findings]
+    counts: Counter[str] = Counter()
+    for i in sorted(range(len(findings)), key=lambda i: _line(findings[i])):
+        counts[words[i]] += 1
+        words[i] = f"{words[i]}:{counts[words[i]]}"
+    return words
+
+
 def match(old: Iterable[Finding], new: Iterable[Finding]) -> Matched:
-    """Put findings side by side.
+    """Put findings side by side: by all their words, then what is left by what it is about.
 
     Where several have the same key, they are paired in the order of their lines: of three loops of
     one stage, two of them known, the last one is new.
     """
+    alike = _match(old, new, key_of)
+    about = _match(alike.gone, alike.new, subject_of)
+    return Matched(same=alike.same + about.same, new=about.new, gone=about.gone)
+
+
+def _match(
+    old: Iterable[Finding], new: Iterable[Finding], key_of: Callable[[Finding], Key]
+) -> Matched:
     before: defaultdict[Key, list[Finding]] = defaultdict(list)
     after: defaultdict[Key, list[Finding]] = defaultdict(list)
     for finding in old:

@@ -45,6 +45,11 @@ def render_check(
     )
     for finding in diagnosis.findings:
         _finding(console, finding)
+    if diagnosis.accepted:
+        console.print(Text("\naccepted", "bold"))
+    for finding in diagnosis.accepted:
+        line = f"{finding.severity} {finding.code} {finding.name} at {finding.stage}"
+        console.print(Padding(Text(line), (0, 0, 0, 2)))
     if diagnosis.not_judged:
         console.print(Text("\nnot judged", "bold"))
     for item in diagnosis.not_judged:

@@ -54,6 +54,9 @@ FORMATS: tuple[Format, ...] = (
         needs=("clock", "projection"),
     ),
     Format(name="json", file="diagnosis.json", function="formats:as_json", default=True),
+    Format(name="sarif", file="report.sarif", function="sarif:render_sarif"),
+    Format(name="junit", file="junit.xml", function="junit:render_junit"),
+    Format(name="github", file=None, function="github:render_github"),
 )
 
 

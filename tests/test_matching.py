@@ -34,6 +34,17 @@ def test_a_line_that_moved_and_numbers_that_changed_are_the_same_finding() -> No
     assert match([old], [new]).new == match([old], [new]).gone == ()
 
 
+def test_another_way_to_see_it_is_the_same_finding() -> None:
+    old = [finding(10, evidence={"argument": a, "how": "batch"}) for a in ("times", "charges")]
+    new = [finding(12, evidence={"argument": a, "how": "search"}) for a in ("charges", "times")]
+    matched = match(old, new)
+    assert matched.same == ((old[0], new[1]), (old[1], new[0])) or matched.same == (
+        (old[1], new[0]),
+        (old[0], new[1]),
+    )
+    assert matched.new == matched.gone == ()
+
+
 def test_another_argument_stage_or_check_is_another_finding() -> None:
     old = finding()
     for new in (

@@ -1,9 +1,12 @@
 """`icediag check`: everything at once, judged."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from icediag.errors import IcediagError
 
 from .options import (
     Backend,
@@ -18,6 +21,11 @@ from .options import (
     PipelineOption,
     Seed,
 )
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from icediag.baseline import Accepted
 
 FailOn = Literal["error", "warning", "note", "never"]
 
@@ -63,22 +71,44 @@ def check(
         ),
     ] = None,
     formats: Format = "",
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--baseline", metavar="FILE", help="Findings that are accepted; only new ones count."
+        ),
+    ] = None,
+    write_baseline: Annotated[
+        bool,
+        typer.Option("--write-baseline", help="Accept all that is found: write it to --baseline."),
+    ] = False,
 ) -> int:
     """Run every check on one batch of a pipeline, and say what is wrong with it.
 
-    Exit code 0: nothing found, 1: findings, 2: the pipeline could not be run.
+    Exit code 0: nothing found, 1: findings, 2: the pipeline could not be run. Options may stand in
+    pyproject.toml, in the table tool.icediag; one that is typed wins.
     """
+    from rich.console import Console
+
+    from icediag.baseline import Baseline
     from icediag.checks import chosen, judge, needs_of
     from icediag.instruments.examine import examine, planned
     from icediag.instruments.source import with_source
     from icediag.reports.formats import needs_of_reports
 
-    from .load import load_pipeline, made_folder, resolve_device
+    from .load import load_pipeline, made_folder, resolve_device, writable_folder
     from .outputs import deliver, formats_of
     from .progress import progress_of
 
     checks = chosen(_words(select), _words(ignore))
     reports = formats_of(formats, out)
+    known = None
+    if write_baseline and baseline is None:
+        raise IcediagError("--write-baseline: expected --baseline FILE with it, got none")
+    if baseline is not None:
+        if write_baseline:
+            writable_folder(baseline.parent, "--baseline")
+        else:
+            known = Baseline.load(baseline)
     folder = None if out is None else made_folder(out, "--out")
     loaded = load_pipeline(
         pipeline,
@@ -105,10 +135,24 @@ def check(
             progress=tell,
         )
     diagnosis = judge(recording, checks)
+    if write_baseline and baseline is not None and recording.came_through:
+        known = Baseline.of(diagnosis)
+        known.save(baseline)
+    if known is not None:
+        gone = [item for item in known.gone(diagnosis.findings) if item.name in diagnosis.checks]
+        diagnosis = known.apply(diagnosis)
+        _tell_gone(Console(stderr=True), gone)
     deliver(with_source(recording, diagnosis), diagnosis, reports, folder)
     if not recording.came_through:
         return 2
     return 1 if fail_on != "never" and diagnosis.at_least(fail_on) else 0
+
+
+def _tell_gone(console: "Console", gone: Sequence["Accepted"]) -> None:
+    """Say which accepted findings are not there any more: the baseline may shrink."""
+    for item in gone:
+        line = f"accepted and not found any more: {item.code} {item.name} at {item.stage}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _words(text: str) -> list[str]:

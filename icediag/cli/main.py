@@ -3,7 +3,7 @@
 import io
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -68,6 +68,21 @@ def _message(error: Exception) -> str:
     return last.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")
 
 
+def _defaults(arguments: list[str]) -> dict[str, dict[str, Any]]:
+    """What pyproject.toml sets, where it is asked for: command -> argument -> value."""
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    if command != "check" or "--help" in arguments:
+        return {}
+    from .configuration import configured
+
+    found = configured(check)
+    if found.file is not None:
+        sys.path.append(str(found.file.parent))
+    own = {"--data", "--files", "--fault"} & {word.partition("=")[0] for word in arguments}
+    # The built-in pipeline is asked for: the one that the file names is not meant.
+    return {"check": {k: v for k, v in found.values.items() if not (own and k == "pipeline")}}
+
+
 def main() -> int:
     """Run the command line; returns the exit code: 0 done, 1 findings, 2 could not, 130 Ctrl-C."""
     from icediag.errors import IcediagError
@@ -78,7 +93,7 @@ def main() -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        result = app(standalone_mode=False)
+        result = app(standalone_mode=False, default_map=_defaults(sys.argv[1:]))
     except (IcediagError, DataError) as error:
         if "--traceback" in sys.argv:
             raise

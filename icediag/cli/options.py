@@ -53,6 +53,7 @@ Format = Annotated[
     typer.Option(
         "--format",
         metavar="NAME,...",
-        help="console, html, markdown, json. Without: console, and with --out all of these.",
+        help="console, html, markdown, json, sarif, junit, github. Without: console, and with "
+        "--out the first four.",
     ),
 ]
