@@ -25,6 +25,9 @@ class StageProjection:
         syncs: How often the host waits for the device.
         loop_s: Of the host's and the device's time together, that of operations whose number
             follows the batch.
+        launches: Kernels that are started.
+        bytes: Read and written.
+        padding_bytes: Of these, what is padding, where that was recognised.
     """
 
     phase: Phase
@@ -36,6 +39,9 @@ class StageProjection:
     operations: float
     syncs: float
     loop_s: float = 0.0
+    launches: float = 0.0
+    bytes: float = 0.0
+    padding_bytes: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import io
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.padding import Padding
 from rich.text import Text
 
@@ -44,7 +44,7 @@ def render_check(
         )
     )
     for finding in diagnosis.findings:
-        _finding(console, finding)
+        console.print(finding_lines(finding))
     if diagnosis.accepted:
         console.print(Text("\naccepted", "bold"))
     for finding in diagnosis.accepted:
@@ -57,9 +57,12 @@ def render_check(
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
-def _finding(console: Console, finding: Finding) -> None:
+def finding_lines(finding: Finding) -> Group:
+    """A finding: where, what, and what to do."""
     place = f"  {finding.location.file}:{finding.location.line}" if finding.location else ""
     head = (f"{finding.severity} {finding.code} {finding.name}", SEVERITY_STYLES[finding.severity])
-    console.print(Text.assemble("\n", head, f" at {finding.stage}", (place, "dim")))
-    console.print(Padding(Text(finding.message), (0, 0, 0, 2)))
-    console.print(Padding(Text(f"-> {finding.remedy}", "green"), (0, 0, 0, 2)))
+    return Group(
+        Text.assemble("\n", head, f" at {finding.stage}", (place, "dim")),
+        Padding(Text(finding.message), (0, 0, 0, 2)),
+        Padding(Text(f"-> {finding.remedy}", "green"), (0, 0, 0, 2)),
+    )

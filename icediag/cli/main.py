@@ -13,6 +13,7 @@ from .bench import bench
 from .check import check
 from .checks import checks, explain
 from .prepare import prepare
+from .profile import profile
 from .report import report
 from .shapes import shapes
 from .simulate import simulate
@@ -25,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Tells why a training run on ragged events is slow or does not learn.",
 )
-for command in (check, report, shapes, train, simulate, prepare, bench, checks, explain):
+for command in (check, report, profile, shapes, train, simulate, prepare, bench, checks, explain):
     app.command()(command)
 
 

@@ -19,6 +19,11 @@ from icediag.work_record import OperationRecord, OperationsRecord, Phase, at_axe
 HOST_PHASES: tuple[Phase, ...] = ("dataset item", "collate", "transfer")
 #: A size that meets no axis within this share in all runs follows the samples.
 NEAR = 0.05
+#: Of a stage that comes more than once, what is added up.
+_SUMS = (
+    *("time_s", "host_s", "device_s", "operations", "syncs", "loop_s", "launches", "bytes"),
+    "padding_bytes",
+)
 #: A stage with more syncs than this is stepped through in this many parts.
 MOST_PARTS = 50_000
 
@@ -286,6 +291,11 @@ def _stage(group: list[Work], time_s: float, device: DeviceModel) -> StageProjec
         operations=sum(work.calls for work in group),
         syncs=syncs,
         loop_s=_longer([work for work in group if work.follows], device),
+        launches=sum(work.launches for work in group),
+        bytes=sum(work.bytes for work in group),
+        padding_bytes=sum(
+            work.bytes * (1 - work.useful) for work in group if work.useful is not None
+        ),
     )
 
 
@@ -316,10 +326,7 @@ def _merged(stages: Iterator[StageProjection]) -> Iterator[StageProjection]:
         found[key] = replace(
             before,
             bound=larger.bound,
-            **{
-                name: getattr(before, name) + getattr(stage, name)
-                for name in ("time_s", "host_s", "device_s", "operations", "syncs", "loop_s")
-            },
+            **{name: getattr(before, name) + getattr(stage, name) for name in _SUMS},
         )
     yield from found.values()
 

@@ -1,0 +1,186 @@
+"""`icediag profile`: what a training step costs, measured here and foreseen on a device."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .options import (
+    Backend,
+    BatchSize,
+    Data,
+    Device,
+    Events,
+    Fault,
+    Files,
+    Head,
+    PipelineOption,
+    Seed,
+)
+
+FailOn = Literal["error", "warning", "note", "never"]
+
+
+def profile(
+    pipeline: PipelineOption = None,
+    data: Data = None,
+    files: Files = None,
+    events: Events = 1024,
+    fault: Fault = None,
+    head: Head = "unit_vector",
+    backend: Backend = "auto",
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    device_model: Annotated[
+        str,
+        typer.Option(
+            "--device-model",
+            metavar="NAME|FILE",
+            help="Project to this device: h100, a100, rtx4090, or a .toml file that describes one.",
+        ),
+    ] = "h100",
+    workers: Annotated[
+        str,
+        typer.Option(
+            "--workers",
+            metavar="K|A..B",
+            help="Also time a DataLoader with a training step after each batch, with 0 to K worker "
+            "processes, or A to B.",
+        ),
+    ] = "",
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, metavar="N", help="Steps to time.")
+    ] = 7,
+    depth: Annotated[int, typer.Option(min=0, help="Show stages nested up to this depth.")] = 2,
+    all_stages: Annotated[
+        bool, typer.Option("--all", help="Also show stages that take below 1 % of the step.")
+    ] = False,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout", min=1, metavar="S", help="Seconds that each instrument may take."
+        ),
+    ] = 600.0,
+    fail_on: Annotated[
+        FailOn, typer.Option("--fail-on", help="Findings from which on the exit code is 1.")
+    ] = "warning",
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            "--trace",
+            metavar="DIR",
+            help="Also write a trace of torch.profiler with the names of stages to this folder, "
+            "for Perfetto and TensorBoard.",
+        ),
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write the recording to this file."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Write the recording, the table (profile.json) and the findings to this folder.",
+        ),
+    ] = None,
+) -> int:
+    """Count, time and project a training step, stage by stage, and say what slows it.
+
+    Exit code 0: nothing found, 1: findings, 2: the pipeline could not be run.
+    """
+    from rich.console import Console
+
+    from icediag.checks import CHECKS, judge
+    from icediag.devices import load_device
+    from icediag.instruments.examine import FLOW
+    from icediag.instruments.overview import summary
+    from icediag.instruments.profiling import record_profile
+    from icediag.instruments.traces import record_trace
+    from icediag.plain import to_json, write_atomically
+    from icediag.reports.profile import render_profile
+
+    from .load import load_pipeline, made_folder, resolve_device, writable_folder
+
+    model = load_device(device_model)
+    tried = _workers(workers)
+    if json is not None:
+        writable_folder(json.parent, "--json")
+    folder = None if out is None else made_folder(out, "--out")
+    traces = None if trace is None else made_folder(trace, "--trace")
+    loaded = load_pipeline(
+        pipeline,
+        data=data,
+        files=files,
+        events=events,
+        faults=fault,
+        head=head,
+        backend=backend,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    place = resolve_device(device, loaded)
+    with Console(stderr=True).status("starting") as status:
+        recording = record_profile(
+            loaded,
+            model=model,
+            batch_size=batch_size,
+            device=place,
+            seed=seed,
+            workers=tried,
+            repeats=repeats,
+            timeout=timeout,
+            progress=status.update,
+        )
+        failed = bool(FLOW & {item.name for item in recording.not_judged})
+        written = None
+        if traces is not None and not failed:
+            status.update("tracing")
+            written = record_trace(
+                loaded, traces, batch_size=batch_size, device=place, seed=seed, timeout=timeout
+            )
+    diagnosis = judge(recording, [check for check in CHECKS if check.CODE.startswith("P")])
+    shown = summary(recording)
+    if json is not None:
+        recording.save(json)
+    if folder is not None:
+        recording.save(folder / "recording.json")
+        diagnosis.save(folder / "diagnosis.json")
+        write_atomically(folder / "profile.json", to_json(shown))
+    console = Console()
+    color = console.color_system is not None
+    console.file.write(
+        render_profile(
+            shown,
+            findings=diagnosis.findings,
+            width=console.width,
+            color=color,
+            depth=depth,
+            small=all_stages,
+        )
+    )
+    if written is not None:
+        console.file.write(f"\ntrace: {written}\n")
+    console.file.flush()
+    if failed:
+        return 2
+    return 1 if fail_on != "never" and diagnosis.at_least(fail_on) else 0
+
+
+def _workers(text: str) -> tuple[int, ...]:
+    """Numbers of worker processes: "3" is 0 to 3, "2..4" is 2 to 4.
+
+    Raises:
+        IcediagError: It is neither.
+    """
+    from icediag.errors import IcediagError
+
+    if not text.strip():
+        return ()
+    low, dots, high = text.strip().rpartition("..")
+    parts = [low or "0", high] if dots or not low else [text]
+    if not all(part.isdecimal() for part in parts) or int(parts[0]) > int(parts[-1]):
+        raise IcediagError(f"--workers: expected a number K for 0 to K, or A..B, got {text!r}")
+    return tuple(range(int(parts[0]), int(parts[-1]) + 1))

@@ -1,0 +1,131 @@
+"""Traces of torch's profiler with our names of stages, for Perfetto and TensorBoard's plugin."""
+
+from collections.abc import Callable
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from torch.autograd.profiler import record_function
+from torch.profiler import ProfilerActivity, profile, schedule, tensorboard_trace_handler
+
+from icediag.errors import IcediagError
+from icediag.instruments.clock.memory import quiet_profiler
+from icediag.instruments.clock.spans import HostTimer, Path, Spans
+from icediag.instruments.clock.step import Stepper
+from icediag.instruments.containment import contained
+from icediag.instruments.flow import Flow
+from icediag.instruments.naming import Run
+from icediag.instruments.preserve import unchanged
+from icediag.instruments.reasons import reason_of
+from icediag.instruments.record import prepared
+from icediag.pipeline import Pipeline
+
+#: Steps in a trace, after one that the profiler warms up in.
+STEPS = 3
+
+
+class Ranges:
+    """Marks every stage in the profile, and on CUDA as an NVTX range too, for Nsight Systems.
+
+    Args:
+        push: Opens an NVTX range; None where there is no CUDA device.
+        pop: Closes it.
+    """
+
+    def __init__(
+        self, push: Callable[[str], Any] | None = None, pop: Callable[[], Any] | None = None
+    ) -> None:
+        self._push, self._pop = push, pop
+        self._open: list[Any] = []
+
+    def begin(self, path: Path) -> None:
+        """A stage begins."""
+        mark = record_function(path[-1])
+        mark.__enter__()  # type: ignore[no-untyped-call]
+        self._open.append(mark)
+        if self._push is not None:
+            self._push(path[-1])
+
+    def end(self, _: Path) -> None:
+        """It ends."""
+        if self._pop is not None:
+            self._pop()
+        self._open.pop().__exit__(None, None, None)
+
+
+def ranges_for(device: torch.device) -> Ranges:
+    """Marks that suit a device."""
+    if device.type == "cuda":
+        return Ranges(torch.cuda.nvtx.range_push, torch.cuda.nvtx.range_pop)
+    return Ranges()
+
+
+def record_trace(
+    pipeline: Pipeline,
+    folder: FilePath,
+    *,
+    batch_size: int | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    steps: int = STEPS,
+    timeout: float | None = None,
+) -> FilePath:
+    """Write one trace of whole steps, from reading samples to the optimizer.
+
+    Args:
+        pipeline: Whose steps; everything is left as it was found.
+        folder: Where to write; it exists.
+        batch_size: Samples; without, that of the pipeline.
+        device: Where the model is.
+        seed: Of the random generators.
+        steps: How many.
+        timeout: Seconds that it may take; None for any time.
+
+    Returns:
+        The file, `*.pt.trace.json`.
+
+    Raises:
+        IcediagError: The data set is empty, a step cannot be taken, or nothing can be written.
+    """
+    before = set(folder.glob("*.pt.trace.json"))
+    run = Run(Flow(None))
+    with prepared(pipeline, run, batch_size, device, seed) as (samples, stages, target):
+        if not samples:
+            raise IcediagError("--trace: the samples cannot be read")
+        with unchanged(samples):
+            stepper = Stepper(pipeline, samples, stages, target)
+            spans = Spans(HostTimer(lambda: 0.0), (ranges_for(target),))
+            try:
+                with contained(timeout):
+                    stepper.step(len(samples))
+                    _steps(stepper, spans, len(samples), steps, folder)
+            except OSError as error:
+                raise IcediagError(f"--trace: {folder}: {error.strerror or error}") from error
+            except Exception as error:  # of the user's code
+                raise IcediagError(f"--trace: {reason_of(error, pipeline)}") from error
+    written = sorted(set(folder.glob("*.pt.trace.json")) - before)
+    if not written:
+        raise IcediagError(f"--trace: torch's profiler wrote nothing to {folder}")
+    return written[-1]
+
+
+def _steps(stepper: Stepper, spans: Spans, n: int, steps: int, folder: FilePath) -> None:
+    activities = [ProfilerActivity.CPU]
+    if stepper.device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with (
+        quiet_profiler(),
+        stepper.marks(spans),
+        profile(
+            activities=activities,
+            # TensorBoard's plugin counts steps by the marks that a schedule makes.
+            schedule=schedule(wait=0, warmup=1, active=steps, repeat=1),
+            # Without the name of the machine, which is nobody's concern.
+            on_trace_ready=tensorboard_trace_handler(str(folder), worker_name="icediag"),
+            record_shapes=True,
+            profile_memory=True,
+        ) as profiler,
+    ):
+        for _ in range(1 + steps):
+            stepper.step(n, spans)
+            profiler.step()

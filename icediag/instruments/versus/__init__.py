@@ -1,0 +1,97 @@
+"""Parts of the training implementation side by side with other ways to do the same, in one run."""
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from icediag.model.simulate import default_dataset
+from icediag.versus_record import VersusRecord, VersusRow
+
+from .loading import loading_ways
+from .parts import Setting, attention_ways, collate_ways, packing_ways, pooling_ways, setting_of
+from .peers import versions
+from .step import DYNEDGE_EVENTS_PER_SECOND, step_ways
+from .timing import Timer, Way
+
+PARTS: dict[str, Callable[[Setting], list[Way]]] = {
+    "collate": collate_ways,
+    "packing": packing_ways,
+    "pooling": pooling_ways,
+    "attention": attention_ways,
+}
+#: In the order of the table.
+NAMES = (*PARTS, "step", "loading")
+SIZES = (32, 128, 256, 2048)
+
+#: Events on disk for loading: some seconds to simulate, 160 batches to read.
+ON_DISK = 20_000
+
+
+def measure_versus(
+    names: Sequence[str] = NAMES,
+    *,
+    sizes: Sequence[int] = SIZES,
+    repeats: int = 30,
+    on_disk: int = ON_DISK,
+    seed: int = 0,
+    timer: Timer | None = None,
+    told: Callable[[str], None] = lambda text: None,  # noqa: ARG005 - nobody listens
+) -> VersusRecord:
+    """Time parts beside other ways to do the same.
+
+    Args:
+        names: Which of `NAMES`.
+        sizes: Events a batch.
+        repeats: Rounds, at most; slow ways get fewer.
+        on_disk: Events that are written for loading.
+        seed: Of events and weights.
+        timer: Passed in by tests.
+        told: Told what is measured next.
+
+    Raises:
+        ValueError: A name is unknown, or a size is below 1.
+    """
+    for name in names:
+        if name not in NAMES:
+            raise ValueError(f"versus: expected all, {', '.join(NAMES)}; got {name!r}")
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"sizes: expected one or more of 1 and up, got {list(sizes)}")
+    timer = timer or Timer(repeats=repeats)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    dataset = default_dataset(max(sizes), seed)
+    rows: list[VersusRow] = []
+    for name in (name for name in NAMES if name in names):
+        if name == "loading":
+            told(f"loading, {on_disk:,} events")
+            with tempfile.TemporaryDirectory() as folder:
+                ways = loading_ways(Path(folder), n_events=on_disk, batch_size=256, seed=seed)
+                rows += timer.table(name, on_disk, ways)
+            continue
+        for n in sorted(set(sizes)):
+            told(f"{name}, {n:,} events")
+            if name == "step":
+                ways = step_ways(n, n_simulated=max(sizes), seed=seed)
+                rows += [*timer.table(name, n, ways), *([_dynedge()] if n == max(sizes) else [])]
+            else:
+                rows += timer.table(name, n, PARTS[name](setting_of(dataset, n, seed)))
+    return VersusRecord(
+        rows=tuple(rows),
+        threads=torch.get_num_threads(),
+        load=load,
+        cores=os.cpu_count() or 1,
+        versions=versions(),
+    )
+
+
+def _dynedge() -> VersusRow:
+    """The published yardstick, as a row."""
+    return VersusRow(
+        what="step",
+        way="GraphNeT's DynEdge, as published",
+        n_events=256,
+        ms=1e3 * 256 / DYNEDGE_EVENTS_PER_SECOND,
+        note="1.38 M parameters; not run here: forward and backward on 2 cores",
+    )
