@@ -18,6 +18,8 @@ from .shapes import printable
 
 #: From this width on there are columns for memory and the source.
 WIDE = 120
+#: From this width on a loop takes one line.
+WIDEST = 140
 #: Stages below this share of the measured and of the projected step are added up in one line.
 SMALL = 0.01
 BOUND_STYLES = {"host": "yellow", "bandwidth": "cyan", "compute": "green"}
@@ -139,7 +141,9 @@ def _stages(profile: Profile, width: int, depth: int, small: bool) -> Renderable
     if wide:
         groups.append(Group(title="", columns=("memory",)))
         groups.append(Group(title="", columns=("where",), left=True))
-    rows, hidden, parents = [], 0, []
+    rows: list[Row] = []
+    parents: list[str] = []
+    hidden = 0
     for row in profile.rows:
         del parents[row.depth :]
         label = _label(row, parents)
@@ -252,7 +256,7 @@ def _projection(projected: Projected) -> RenderableType:
 def _loops(loops: tuple[LoopRow, ...], width: int) -> RenderableType:
     if not loops:
         return Text("\nno loop of your code follows the batch", "green")
-    wide = width >= WIDE
+    wide = width >= WIDEST
     groups = [
         Group(title="loops of your code that follow the batch", columns=("line",)),
         Group(title="rounds", columns=("a step", "as")),

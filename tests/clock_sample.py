@@ -86,7 +86,7 @@ def sample_projection() -> ProjectionRecord:
         device="h100",
         title="H100 SXM",
         source="a datasheet",
-        constants={"bandwidth": 3e12},
+        constants={"bandwidth": 3e12, "kernel_s": 4e-6, "launch_s": 6e-6, "sync_s": 15e-6},
         rates={"float32": 67e12},
         batch_size=256,
         counted_at=(4, 8),
@@ -102,6 +102,9 @@ def sample_projection() -> ProjectionRecord:
                 operations=10.0,
                 syncs=1.0,
                 loop_s=0.125,
+                launches=8.0,
+                bytes=4096.0,
+                padding_bytes=1024.0,
             ),
         ),
         lines=(

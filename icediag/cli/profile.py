@@ -50,8 +50,11 @@ def profile(
         ),
     ] = "",
     repeats: Annotated[
-        int, typer.Option("--repeats", min=1, metavar="N", help="Steps to time.")
-    ] = 7,
+        int | None,
+        typer.Option(
+            "--repeats", min=1, metavar="N", help="Steps to time, 7; with --versus rounds, 30."
+        ),
+    ] = None,
     depth: Annotated[int, typer.Option(min=0, help="Show stages nested up to this depth.")] = 2,
     all_stages: Annotated[
         bool, typer.Option("--all", help="Also show stages that take below 1 % of the step.")
@@ -86,6 +89,22 @@ def profile(
             help="Write the recording, the table (profile.json) and the findings to this folder.",
         ),
     ] = None,
+    versus: Annotated[
+        str,
+        typer.Option(
+            "--versus",
+            metavar="NAME,...",
+            help="Instead, time parts of the built-in implementation beside other ways to do the "
+            "same: collate, packing, pooling, attention, step, loading; or all.",
+        ),
+    ] = "",
+    sizes: Annotated[
+        str, typer.Option("--sizes", metavar="N,...", help="With --versus: events a batch.")
+    ] = "32,128,256,2048",
+    on_disk: Annotated[
+        int,
+        typer.Option("--on-disk", min=1, metavar="N", help="With --versus: events that are read."),
+    ] = 20_000,
 ) -> int:
     """Count, time and project a training step, stage by stage, and say what slows it.
 
@@ -97,13 +116,15 @@ def profile(
     from icediag.devices import load_device
     from icediag.instruments.examine import FLOW
     from icediag.instruments.overview import summary
-    from icediag.instruments.profiling import record_profile
+    from icediag.instruments.profiling import REPEATS, record_profile
     from icediag.instruments.traces import record_trace
     from icediag.plain import to_json, write_atomically
     from icediag.reports.profile import render_profile
 
     from .load import load_pipeline, made_folder, resolve_device, writable_folder
 
+    if versus:
+        return _versus(versus, sizes, repeats or 30, on_disk, seed)
     model = load_device(device_model)
     tried = _workers(workers)
     if json is not None:
@@ -130,7 +151,7 @@ def profile(
             device=place,
             seed=seed,
             workers=tried,
-            repeats=repeats,
+            repeats=repeats or REPEATS,
             timeout=timeout,
             progress=status.update,
         )
@@ -184,3 +205,32 @@ def _workers(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() for part in parts) or int(parts[0]) > int(parts[-1]):
         raise IcediagError(f"--workers: expected a number K for 0 to K, or A..B, got {text!r}")
     return tuple(range(int(parts[0]), int(parts[-1]) + 1))
+
+
+def _versus(names: str, sizes: str, repeats: int, on_disk: int, seed: int) -> int:
+    """Time parts of the built-in training step beside other ways to do the same, in one run."""
+    from rich.console import Console
+
+    from icediag.errors import IcediagError
+    from icediag.instruments.versus import NAMES, measure_versus
+    from icediag.reports.versus import render_versus
+
+    console = Console()
+    try:
+        chosen = [int(size) for size in sizes.split(",")]
+    except ValueError:
+        raise IcediagError(f"--sizes: expected numbers, as in 32,256; got {sizes!r}") from None
+    try:
+        with Console(stderr=True).status("simulating") as status:
+            record = measure_versus(
+                NAMES if names == "all" else tuple(name.strip() for name in names.split(",")),
+                sizes=chosen,
+                repeats=repeats,
+                on_disk=on_disk,
+                seed=seed,
+                told=status.update,
+            )
+    except ValueError as error:
+        raise IcediagError(f"--{error}") from error
+    console.file.write(render_versus(record, width=console.width))
+    return 0

@@ -1,12 +1,16 @@
 """Traces of torch's profiler with our names of stages, for Perfetto and TensorBoard's plugin."""
 
+import gzip
+import json
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Any
 
 import torch
 from torch.autograd.profiler import record_function
-from torch.profiler import ProfilerActivity, profile, schedule, tensorboard_trace_handler
+from torch.profiler import ProfilerActivity, profile, schedule
 
 from icediag.errors import IcediagError
 from icediag.instruments.clock.memory import quiet_profiler
@@ -22,6 +26,8 @@ from icediag.pipeline import Pipeline
 
 #: Steps in a trace, after one that the profiler warms up in.
 STEPS = 3
+#: As TensorBoard's plugin wants them named: who, when, and this.
+ENDING = ".pt.trace.json.gz"
 
 
 class Ranges:
@@ -35,6 +41,8 @@ class Ranges:
     def __init__(
         self, push: Callable[[str], Any] | None = None, pop: Callable[[], Any] | None = None
     ) -> None:
+        #: Names of stages that were marked.
+        self.names: set[str] = set()
         self._push, self._pop = push, pop
         self._open: list[Any] = []
 
@@ -43,6 +51,7 @@ class Ranges:
         mark = record_function(path[-1])
         mark.__enter__()  # type: ignore[no-untyped-call]
         self._open.append(mark)
+        self.names.add(path[-1])
         if self._push is not None:
             self._push(path[-1])
 
@@ -82,37 +91,33 @@ def record_trace(
         timeout: Seconds that it may take; None for any time.
 
     Returns:
-        The file, `*.pt.trace.json`.
+        The file.
 
     Raises:
         IcediagError: The data set is empty, a step cannot be taken, or nothing can be written.
     """
-    before = set(folder.glob("*.pt.trace.json"))
     run = Run(Flow(None))
     with prepared(pipeline, run, batch_size, device, seed) as (samples, stages, target):
         if not samples:
             raise IcediagError("--trace: the samples cannot be read")
         with unchanged(samples):
             stepper = Stepper(pipeline, samples, stages, target)
-            spans = Spans(HostTimer(lambda: 0.0), (ranges_for(target),))
             try:
                 with contained(timeout):
                     stepper.step(len(samples))
-                    _steps(stepper, spans, len(samples), steps, folder)
+                    return _steps(stepper, len(samples), steps, folder)
             except OSError as error:
                 raise IcediagError(f"--trace: {folder}: {error.strerror or error}") from error
             except Exception as error:  # of the user's code
                 raise IcediagError(f"--trace: {reason_of(error, pipeline)}") from error
-    written = sorted(set(folder.glob("*.pt.trace.json")) - before)
-    if not written:
-        raise IcediagError(f"--trace: torch's profiler wrote nothing to {folder}")
-    return written[-1]
 
 
-def _steps(stepper: Stepper, spans: Spans, n: int, steps: int, folder: FilePath) -> None:
+def _steps(stepper: Stepper, n: int, steps: int, folder: FilePath) -> FilePath:
     activities = [ProfilerActivity.CPU]
     if stepper.device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
+    ranges = ranges_for(stepper.device)
+    spans = Spans(HostTimer(lambda: 0.0), (ranges,))
     with (
         quiet_profiler(),
         stepper.marks(spans),
@@ -120,8 +125,6 @@ def _steps(stepper: Stepper, spans: Spans, n: int, steps: int, folder: FilePath)
             activities=activities,
             # TensorBoard's plugin counts steps by the marks that a schedule makes.
             schedule=schedule(wait=0, warmup=1, active=steps, repeat=1),
-            # Without the name of the machine, which is nobody's concern.
-            on_trace_ready=tensorboard_trace_handler(str(folder), worker_name="icediag"),
             record_shapes=True,
             profile_memory=True,
         ) as profiler,
@@ -129,3 +132,31 @@ def _steps(stepper: Stepper, spans: Spans, n: int, steps: int, folder: FilePath)
         for _ in range(1 + steps):
             stepper.step(n, spans)
             profiler.step()
+    with tempfile.TemporaryDirectory() as scratch:
+        raw = FilePath(scratch) / "trace.json"
+        profiler.export_chrome_trace(str(raw))
+        trace = json.loads(raw.read_text(encoding="utf-8"))
+    path = folder / f"icediag.{time.time_ns()}{ENDING}"
+    with gzip.open(path, "wt", encoding="utf-8") as stream:
+        json.dump(adapted(trace, ranges.names), stream)
+    return path
+
+
+def adapted(trace: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """The trace with our stages as operators, which TensorBoard's plugin has tables of.
+
+    Marks of the user's, which is what stages are to the profiler, it shows nowhere but in the
+    picture. To Perfetto it is all one.
+
+    Args:
+        trace: As torch's profiler wrote it.
+        names: Of stages.
+    """
+    events = [
+        {**event, "cat": "cpu_op"}
+        if event.get("cat") == "user_annotation" and event.get("name") in names
+        else event
+        for event in trace["traceEvents"]
+    ]
+    # The name of the trace is a path of this machine, which is nobody's concern.
+    return {**trace, "traceEvents": events, "traceName": "icediag"}
