@@ -114,7 +114,6 @@ def profile(
 
     from icediag.checks import CHECKS, judge
     from icediag.devices import load_device
-    from icediag.instruments.examine import FLOW
     from icediag.instruments.overview import summary
     from icediag.instruments.profiling import REPEATS, record_profile
     from icediag.instruments.traces import record_trace
@@ -155,7 +154,7 @@ def profile(
             timeout=timeout,
             progress=status.update,
         )
-        failed = bool(FLOW & {item.name for item in recording.not_judged})
+        failed = not recording.came_through
         written = None
         if traces is not None and not failed:
             status.update("tracing")

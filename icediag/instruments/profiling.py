@@ -10,7 +10,7 @@ from icediag.recording import Recording, Unjudged
 
 from .clock import record_clock
 from .containment import contained
-from .examine import FLOW, examine
+from .examine import examine
 from .projection import project
 from .reasons import reason_of
 
@@ -60,7 +60,7 @@ def record_profile(
         timeout=timeout,
         progress=progress,
     )
-    if FLOW & {item.name for item in recording.not_judged}:
+    if not recording.came_through:
         return recording
     if recording.operations is not None:
         recording = dataclasses.replace(recording, projection=project(recording.operations, model))
