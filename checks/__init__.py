@@ -20,6 +20,7 @@ from . import (
     double_normalization,
     events_lost,
     heavy_tail,
+    host_sync,
     id_as_magnitude,
     integer_overflow,
     irreproducible_training,
@@ -35,6 +36,7 @@ from . import (
     padding_in_statistics,
     padding_leak,
     partial_order,
+    python_loop,
     run_fails,
     saturated_output,
     single_event,
@@ -88,6 +90,8 @@ CHECKS: tuple[ModuleType, ...] = (
     small_event,
     partial_order,
     irreproducible_training,
+    python_loop,
+    host_sync,
 )
 
 

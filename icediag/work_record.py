@@ -130,6 +130,8 @@ class OperationsRecord:
     Attributes:
         batch_size: Samples of the batch that is diagnosed.
         axes: Symbolic axis -> its size in that batch, to which counts may be extended.
+        longest: Of these, those that follow the longest group alone: more samples leave them as
+            they are.
         runs: The batches that were counted, smallest first; all counts are by run.
         operations: In the order of their first call.
         repeated: Work done more than once.
@@ -138,6 +140,7 @@ class OperationsRecord:
 
     batch_size: int
     axes: dict[str, int] = field(default_factory=dict)
+    longest: tuple[str, ...] = ()
     runs: tuple[WorkRun, ...] = ()
     operations: tuple[OperationRecord, ...] = ()
     repeated: tuple[Repeated, ...] = ()
@@ -232,6 +235,7 @@ class LinesRecord:
     Attributes:
         batch_size: Samples of the batch that is diagnosed.
         axes: Symbolic axis -> its size in that batch.
+        longest: As in `OperationsRecord`.
         runs: The batches that were counted, smallest first; all counts are by run.
         lines: Lines whose count grows.
         loops: Loops that take more rounds in a larger batch.
@@ -241,6 +245,7 @@ class LinesRecord:
 
     batch_size: int
     axes: dict[str, int] = field(default_factory=dict)
+    longest: tuple[str, ...] = ()
     runs: tuple[WorkRun, ...] = ()
     lines: tuple[LineRecord, ...] = ()
     loops: tuple[LoopRecord, ...] = ()

@@ -226,6 +226,7 @@ def sample_operations() -> OperationsRecord:
     return OperationsRecord(
         batch_size=9,
         axes={"doms": 90},
+        longest=("longest",),
         runs=(WorkRun(samples=2, axes={"doms": 20}), WorkRun(samples=4, axes={"doms": 40})),
         operations=(operation,),
         repeated=(repeated,),
@@ -298,6 +299,7 @@ def sample_lines() -> LinesRecord:
     return LinesRecord(
         batch_size=9,
         axes={"doms": 90},
+        longest=("longest",),
         runs=(WorkRun(samples=2, axes={"doms": 20}), WorkRun(samples=4, axes={"doms": 40})),
         lines=(line,),
         loops=(loop,),

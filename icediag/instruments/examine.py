@@ -130,7 +130,12 @@ def examine(
             continue
         missing = Unjudged(name=instrument.field, reason=reason)
         recording = dataclasses.replace(recording, not_judged=(*recording.not_judged, missing))
-    if "projection" in needs and recording.operations is not None:
-        projected = project(recording.operations, load_device(DEVICE))
+    counted = recording.operations
+    if "projection" in needs and counted is not None:
+        projected = project(counted, load_device(DEVICE))
         recording = dataclasses.replace(recording, projection=projected)
+        if projected is None:
+            reason = next((item.reason for item in counted.not_judged), "no step was counted")
+            missing = Unjudged(name="projection", reason=reason)
+            recording = dataclasses.replace(recording, not_judged=(*recording.not_judged, missing))
     return recording

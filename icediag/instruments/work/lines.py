@@ -126,6 +126,7 @@ def _count(study: Study) -> LinesRecord:
     return LinesRecord(
         batch_size=len(series.whole),
         axes=diagnosed,
+        longest=series.longest,
         runs=tuple(
             WorkRun(samples=len(run.few), axes=here)
             for run, here in zip(series.runs, axes, strict=True)

@@ -62,6 +62,7 @@ def _count(study: Study) -> OperationsRecord:
     return OperationsRecord(
         batch_size=len(series.whole),
         axes=diagnosed,
+        longest=series.longest,
         runs=tuple(
             WorkRun(samples=len(run.few), axes=here)
             for run, here in zip(series.runs, axes, strict=True)

@@ -31,6 +31,8 @@ class Series(Generic[P]):
         #: Indices of the samples of each run.
         self.batches: list[list[int]] = []
         self.whole = list(range(len(study.samples)))
+        #: Axes that follow the longest group alone; known once `axes` were asked for.
+        self.longest: tuple[str, ...] = ()
         self.notes: list[Unjudged] = [
             note for note in study.not_judged if note.name not in ("batch size", "data order")
         ]
@@ -65,7 +67,7 @@ class Series(Generic[P]):
         return True
 
     def axes(self) -> tuple[list[dict[str, int]], dict[str, int]]:
-        """Symbolic axes of each run, and of the whole batch."""
+        """Symbolic axes of each run, and of the whole batch; `longest` is found with them."""
         fallback = [{"batch": len(run.few)} for run in self.runs]
         try:
             runs = list(self.runs)
@@ -73,7 +75,7 @@ class Series(Generic[P]):
                 runs.append(collated(self._study, self.whole))
                 if runs[-1].batch is None:
                     raise ValueError("the whole batch cannot be collated")
-            found = axes_of_all(runs)
+            found, self.longest = axes_of_all(runs)
         except Exception as error:  # names are a help; counts stand without them
             self.notes.append(Unjudged(name="symbolic axes", reason=f"{error}"))
             return fallback, {"batch": len(self.whole)}

@@ -69,7 +69,7 @@ def _spread(order: list[int], n: int) -> list[int]:
     return [order[(i + 1) * len(order) // n - 1] for i in range(n)]
 
 
-def axes_of_all(runs: list[Run]) -> list[dict[str, int]]:
+def axes_of_all(runs: list[Run]) -> tuple[list[dict[str, int]], tuple[str, ...]]:
     """Symbolic axes of several batches of one pipeline, under the same names in each.
 
     Args:
@@ -77,7 +77,8 @@ def axes_of_all(runs: list[Run]) -> list[dict[str, int]]:
             samples; names are those that the last has beside each of the others.
 
     Returns:
-        One mapping for each run. Axes that are the same in all runs are left out.
+        One mapping for each run, and which of its axes follow the longest group, not the sum of
+        all. Axes that are the same in all runs are left out.
     """
     last, sizes = runs[-1], [_counted(run) for run in runs]
     # A pair of runs names what differs between these two; what a name stands for is found by its
@@ -116,8 +117,22 @@ def axes_of_all(runs: list[Run]) -> list[dict[str, int]]:
     for name in result[-1]:
         if all(name in here for here in result):
             firsts.setdefault(tuple(here[name] for here in result), name)
-    common = [name for sizes_of, name in firsts.items() if len(set(sizes_of)) > 1]
-    return [{name: here[name] for name in common} for here in result]
+    common = {name: sizes for sizes, name in firsts.items() if len(set(sizes)) > 1}
+    everything = {name: tuple(here.get(name, 0) for here in result) for name in result[-1]}
+    heights = [sizes for name, sizes in everything.items() if name.startswith("longest")]
+    longest = [name for name, sizes in common.items() if _follows_one(sizes, heights)]
+    return [{name: here[name] for name in common} for here in result], tuple(longest)
+
+
+def _follows_one(sizes: tuple[int, ...], heights: list[tuple[int, ...]]) -> bool:
+    """Whether sizes are one of the heights, with a few more or rounded up to a power of two."""
+    for height in heights:
+        if len({a - b for a, b in zip(sizes, height, strict=True)}) == 1:
+            return True
+        for bits in range(1, 8):
+            if sizes == tuple(-(-b // (1 << bits)) << bits for b in height):
+                return True
+    return False
 
 
 def _counted(run: Run) -> dict[str, int]:
