@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from .numbers import number
+from .numbers import number, percent
 from .svg import group, line, path, picture, rect, tag, text
 
 
@@ -31,9 +31,7 @@ def stacked(parts: Sequence[tuple[str, float, str]], label: str) -> Markup:
     for title, share, kind in parts:
         width = 100 * max(0.0, share)
         drawn.append(
-            group(
-                tag("title", f"{title}: {number(100 * share)} %"), rect(x, 0, width, 8), class_=kind
-            )
+            group(tag("title", f"{title}: {percent(share)}"), rect(x, 0, width, 8), class_=kind)
         )
         x += width
     return tag(
@@ -48,22 +46,30 @@ def stacked(parts: Sequence[tuple[str, float, str]], label: str) -> Markup:
     )
 
 
+def swatch(kind: str) -> Markup:
+    """A small square in the colour of a kind, for a legend."""
+    square = rect(0, 0, 12, 12, rx=3)
+    return tag("svg", square, class_=f"swatch {kind}", viewBox="0 0 12 12", aria_hidden="true")
+
+
 def histogram(counts: Sequence[int], label: str, *, mark: float | None = None) -> Markup:
     """Counts in bins of one width; `mark` is where 0 lies, 0..1 of the range, if it does."""
     width, height = 100.0, 36.0
     most = max(counts, default=0) or 1
     step = width / max(1, len(counts))
-    bars = [
-        # Few of very many stay visible.
-        rect(i * step + 0.2, height - size, step - 0.4, size)
+    # One path for all: many histograms of many bars make a large file. Few of very many stay
+    # visible.
+    bars = "".join(
+        f"M{i * step + 0.2:.4g} {height:g}v-{size:.3g}h{step - 0.4:.3g}v{size:.3g}z"
         for i, count in enumerate(counts)
-        for size in [max(0.8, (height - 2) * count / most) if count else 0.0]
-    ]
+        if count
+        for size in [max(0.8, (height - 2) * count / most)]
+    )
     zero = line(mark * width, 0, mark * width, height, class_="zero") if mark is not None else ""
     return tag(
         "svg",
         zero,
-        *bars,
+        tag("path", d=bars, class_="counts"),
         class_="histogram",
         viewBox=f"0 0 {width:g} {height:g}",
         preserveAspectRatio="none",

@@ -1,4 +1,4 @@
-"""The letter of `icediag check`, for a terminal: verdict first, then findings and remedies."""
+"""The letter of `icediag check`, for a terminal: verdict, the flow with its faults, findings."""
 
 import io
 
@@ -9,7 +9,11 @@ from rich.text import Text
 from icediag.finding import Diagnosis, Finding
 from icediag.recording import Recording
 
+from .answers import answers
+from .flow_table import flow_table, table_notes
+from .numbers import counted
 from .shapes import SEVERITY_STYLES, printable
+from .views import groups_of
 
 
 def render_check(
@@ -28,9 +32,10 @@ def render_check(
     """
     recording, diagnosis = printable(recording), printable(diagnosis)
     stream = io.StringIO()
+    width = max(width, 40)
     console = Console(
         file=stream,
-        width=max(width, 40),
+        width=width,
         force_terminal=color,
         color_system="standard" if color else None,
         highlight=False,
@@ -40,16 +45,26 @@ def render_check(
     style = SEVERITY_STYLES[diagnosis.findings[0].severity] if diagnosis.findings else "bold green"
     console.print(
         Text.assemble(
-            f"{diagnosis.pipeline}, {recording.batch_size:,} samples: ", (diagnosis.verdict, style)
+            f"{diagnosis.pipeline}, {counted(recording.batch_size, 'sample')}: ",
+            (diagnosis.verdict, style),
         )
     )
-    for finding in diagnosis.findings:
-        console.print(finding_lines(finding))
+    for answer in answers(recording, diagnosis):
+        console.print(
+            Padding(Text.assemble((f"{answer.about}: ", "bold"), answer.text), (0, 0, 0, 2))
+        )
+    table = flow_table(recording, diagnosis, width)
+    if table is not None:
+        console.print(Padding(table, (1, 0, 0, 0)))
+        if notes := table_notes(recording):
+            console.print(Text(notes, "dim"))
+    for group in groups_of(diagnosis):
+        console.print(finding_lines(group.finding))
+        for other in group.consequences:
+            console.print(Padding(finding_lines(other, same_cause=True), (0, 0, 0, 4)))
     if diagnosis.accepted:
-        console.print(Text("\naccepted", "bold"))
-    for finding in diagnosis.accepted:
-        line = f"{finding.severity} {finding.code} {finding.name} at {finding.stage}"
-        console.print(Padding(Text(line), (0, 0, 0, 2)))
+        n = counted(len(diagnosis.accepted), "known finding")
+        console.print(Text(f"\n{n} of the baseline not counted", "dim"))
     if diagnosis.not_judged:
         console.print(Text("\nnot judged", "bold"))
     for item in diagnosis.not_judged:
@@ -57,12 +72,13 @@ def render_check(
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
-def finding_lines(finding: Finding) -> Group:
+def finding_lines(finding: Finding, *, same_cause: bool = False) -> Group:
     """A finding: where, what, and what to do."""
     place = f"  {finding.location.file}:{finding.location.line}" if finding.location else ""
+    lead = "with the same cause: " if same_cause else ""
     head = (f"{finding.severity} {finding.code} {finding.name}", SEVERITY_STYLES[finding.severity])
     return Group(
-        Text.assemble("\n", head, f" at {finding.stage}", (place, "dim")),
+        Text.assemble("\n", lead, head, f" at {finding.stage}", (place, "dim")),
         Padding(Text(finding.message), (0, 0, 0, 2)),
         Padding(Text(f"-> {finding.remedy}", "green"), (0, 0, 0, 2)),
     )

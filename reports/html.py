@@ -15,10 +15,11 @@ from icediag.checks import CHECKS
 from icediag.finding import SEVERITIES, Diagnosis, Finding
 from icediag.recording import Recording
 
-from .drawing import SIGNS, draw_flow
+from .drawing import SIGNS, After, draw_flow
 from .html_parts import PARTS, glance, histograms_of
-from .numbers import counted, number, share
+from .numbers import counted, duration, number, percent, share
 from .pages import page_of
+from .timing import AFTER, shares_of, strips_of
 from .views import (
     columns_of,
     elsewhere,
@@ -52,6 +53,8 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "number": number,
+        "duration": duration,
+        "lower_first": lambda text: text[:1].lower() + text[1:],
         "place": place_of,
         "shape": shape_of,
         "sizes": sizes_of,
@@ -60,7 +63,7 @@ def _environment() -> jinja2.Environment:
         "columns": columns_of,
         "evidence": evidence_of,
     }
-    environment.globals |= {"share": share, "counted": counted}
+    environment.globals |= {"share": share, "counted": counted, "percent": percent}
     return environment
 
 
@@ -72,7 +75,7 @@ def render_html(recording: Recording, diagnosis: Diagnosis) -> str:
     """
     environment = _environment()
     views = views_of(recording, diagnosis)
-    shares: dict[str, float] = {}
+    shares = shares_of(recording)
     style = _raw(environment, "report.css")
     script = _raw(environment, "report.js")
     parts = [part for make in PARTS if (part := make(recording, diagnosis)) is not None]
@@ -88,7 +91,8 @@ def render_html(recording: Recording, diagnosis: Diagnosis) -> str:
         all_views=walk(views),
         ids=ids,
         outside=elsewhere(recording, diagnosis),
-        flow=draw_flow(recording, views, shares) if views else None,
+        flow=draw_flow(recording, views, shares, _after(recording, diagnosis)) if views else None,
+        strips=strips_of(recording),
         shares=shares,
         groups=groups_of(diagnosis),
         first=_first(diagnosis),
@@ -102,6 +106,26 @@ def render_html(recording: Recording, diagnosis: Diagnosis) -> str:
         most_tensors=MOST_TENSORS,
         verdict_word=_word(recording, diagnosis),
         data=_data(diagnosis),
+    )
+
+
+def _after(recording: Recording, diagnosis: Diagnosis) -> tuple[After, ...]:
+    """What a step does after the flow, and all else that findings speak of and is no stage."""
+    found: dict[str, list[Finding]] = {}
+    for known in shares_of(recording).values():
+        for name in AFTER:
+            if name in known:
+                found.setdefault(name, [])
+    links: dict[str, str] = {}
+    outside = {id(finding) for finding in elsewhere(recording, diagnosis)}
+    for n, group in enumerate(groups_of(diagnosis), start=1):
+        for i, finding in enumerate((group.finding, *group.consequences)):
+            if id(finding) in outside and finding.stage:
+                found.setdefault(finding.stage, []).append(finding)
+                links.setdefault(finding.stage, f"#finding-{n}" + (f"-{i}" if i else ""))
+    return tuple(
+        After(name=name, link=links.get(name, "#time"), findings=tuple(at))
+        for name, at in found.items()
     )
 
 

@@ -4,9 +4,7 @@ A section whose facts were not recorded is absent.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
 
 from markupsafe import Markup
 
@@ -15,26 +13,9 @@ from icediag.histograms_record import Histogram
 from icediag.recording import Recording
 
 from . import charts
+from .html_part import Part
+from .html_time import time
 from .numbers import counted, number, share
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """A section.
-
-    Attributes:
-        id: Its anchor.
-        title: Its heading.
-        short: Its name in the navigation.
-        template: The file that draws it.
-        values: What that file needs.
-    """
-
-    id: str
-    title: str
-    short: str
-    template: str
-    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 def histograms_of(recording: Recording) -> dict[tuple[str, str, str, int | None], Markup]:
@@ -305,6 +286,7 @@ def origins(recording: Recording, _: Diagnosis) -> Part | None:
 
 #: In the order of the report.
 PARTS: tuple[Callable[[Recording, Diagnosis], Part | None], ...] = (
+    time,
     features,
     lengths,
     gradients,
