@@ -48,9 +48,8 @@ def _speed(recording: Recording, diagnosis: Diagnosis) -> Answer | None:
     for strip in strips_of(recording):
         words = strip.title[:1].lower() + strip.title[1:]
         biggest = max(strip.slices, key=lambda one: one.share, default=None)
-        part = (
-            f"{duration(strip.total_s)} a step of {counted(samples[strip.kind], 'sample')} {words}"
-        )
+        n = counted(samples[strip.kind], "sample")
+        part = f"{duration(strip.total_s)} a step of {n} {words}"
         if biggest is not None:
             part += f", {percent(biggest.share)} of it in {biggest.name}"
         parts.append(part)

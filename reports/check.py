@@ -45,14 +45,13 @@ def render_check(
     style = SEVERITY_STYLES[diagnosis.findings[0].severity] if diagnosis.findings else "bold green"
     console.print(
         Text.assemble(
-            f"{diagnosis.pipeline}, {counted(recording.batch_size, 'sample')}: ",
             (diagnosis.verdict, style),
+            f": {diagnosis.pipeline}, {counted(recording.batch_size, 'sample')}",
         )
     )
     for answer in answers(recording, diagnosis):
-        console.print(
-            Padding(Text.assemble((f"{answer.about}: ", "bold"), answer.text), (0, 0, 0, 2))
-        )
+        line = Text.assemble((f"{answer.about}: ", "bold"), answer.text)
+        console.print(Padding(line, (0, 0, 0, 2)))
     table = flow_table(recording, diagnosis, width)
     if table is not None:
         console.print(Padding(table, (1, 0, 0, 0)))

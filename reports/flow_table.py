@@ -14,8 +14,8 @@ from .shapes import KIND_STYLES, SEVERITY_STYLES
 from .timing import AFTER, shares_of
 from .views import elsewhere, range_of, shape_of, views_of
 
-#: Below this width there is no room for ranges.
-ROOM = 66
+#: Below these widths there is no room for ranges, and for shapes.
+ROOM, LITTLE = 66, 50
 
 
 def flow_table(recording: Recording, diagnosis: Diagnosis, width: int) -> Table | None:
@@ -27,7 +27,8 @@ def flow_table(recording: Recording, diagnosis: Diagnosis, width: int) -> Table 
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
     table.add_column("", width=1)
     table.add_column("stage", overflow="fold", ratio=4)
-    table.add_column("gives", overflow="fold", ratio=3)
+    if width >= LITTLE:
+        table.add_column("gives", overflow="fold", ratio=3)
     if width >= ROOM:
         table.add_column("range", overflow="fold", ratio=3)
     for kind in shares:
@@ -35,15 +36,21 @@ def flow_table(recording: Recording, diagnosis: Diagnosis, width: int) -> Table 
     table.add_column("found", overflow="fold", min_width=5)
 
     def add(name: Text, shape: str, values: str, found: tuple[Finding, ...], key: str) -> None:
-        cells: list[str | Text] = [_sign(found), name, shape]
-        if width >= ROOM:
-            cells.append(values)
+        cells: list[str | Text] = [_sign(found), name]
+        cells += [shape] if width >= LITTLE else []
+        cells += [values] if width >= ROOM else []
         cells += [percent(known[key]) if key in known else "" for known in shares.values()]
         table.add_row(*cells, _codes(found))
 
+    parent = ""
     for row in rows:
         record, output = row.view.record, row.view.main_output
-        name = Text("  " * row.depth + record.name, KIND_STYLES.get(record.kind, ""))
+        label = record.name
+        if row.depth == 2 and label.startswith(f"{parent}."):
+            label = label.removeprefix(parent)
+        elif row.depth < 2:
+            parent = label
+        name = Text("  " * row.depth + label, KIND_STYLES.get(record.kind, ""))
         if row.view.findings:
             name.stylize("bold")
         shape = shape_of(output) if output is not None else ""

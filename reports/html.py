@@ -15,6 +15,7 @@ from icediag.checks import CHECKS
 from icediag.finding import SEVERITIES, Diagnosis, Finding
 from icediag.recording import Recording
 
+from .answers import answers
 from .drawing import SIGNS, After, draw_flow
 from .html_parts import PARTS, glance, histograms_of
 from .numbers import counted, duration, number, percent, share
@@ -96,6 +97,7 @@ def render_html(recording: Recording, diagnosis: Diagnosis) -> str:
         shares=shares,
         groups=groups_of(diagnosis),
         first=_first(diagnosis),
+        answers=answers(recording, diagnosis),
         parts=parts,
         glance=glance(recording),
         histograms=histograms_of(recording),
