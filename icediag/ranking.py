@@ -1,30 +1,59 @@
-"""The order of findings: most severe first, then what costs most, each before what follows from it.
+"""The order of findings: what costs most first, and each before what follows from it.
 
-Only what findings say of themselves is used: severity, evidence, effect, stage and line.
+First what keeps a training from learning at all, then what takes a large part of a step, then the
+others by severity and by what they cost; notes come last. Only what findings say of themselves is
+used: severity, evidence, effect, stage and line.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from icediag.finding import SEVERITIES, Finding
 
-#: Entries of effect and evidence that tell what share of a training step a fault takes, 0..1.
-SHARES = ("share_of_step", "step_share", "time_share", "projected_share", "wait_share")
-#: Those that tell by how much a repair was seen to lower the loss, relative to its baseline.
-GAINS = ("gain", "loss_gain", "relative_gain")
+#: Share of a step from which on time lost stands before errors of unknown cost.
+LARGE = 0.2
+#: Checks whose errors mean that nothing is learnt, or nothing runs.
+BLOCKING = frozenset(
+    {
+        *("run-fails", "non-finite-value", "non-finite-gradient", "no-gradient"),
+        *("no-optimizer-step", "does-not-learn", "diverging-training", "constant-prediction"),
+    }
+)
+#: Check -> checks whose errors, at the same stage or of the whole model, are reason enough for it.
+FOLLOWS = {
+    name: frozenset({"no-optimizer-step", "non-finite-value", "non-finite-gradient", "no-gradient"})
+    for name in ("does-not-learn", "slow-overfit", "diverging-training", "constant-prediction")
+}
+#: Stages that stand for all of a training.
+WHOLE = frozenset({"model", "loss", "optimizer", "train step"})
+#: Seconds that a fault takes, in evidence or effect: of the first that is there.
+SECONDS = ("lost_s", "projected_s", "stage_s")
+#: Shares, 0..1, of a step or of what the loss could fall.
+SHARES = ("share_of_step", "share", "wait_share", "gain")
 
 
-def cost_of(finding: Finding) -> float:
-    """What a finding was measured or projected to cost: a share of time or loss, 0 if not known."""
-    known = [
-        float(value)
-        for source in (finding.effect or {}, finding.evidence)
-        for key in (*SHARES, *GAINS)
-        if isinstance(value := source.get(key), (int, float)) and not isinstance(value, bool)
-    ]
-    return max((value for value in known if math.isfinite(value)), default=0.0)
+def cost_of(finding: Finding) -> float | None:
+    """Share of a step that a finding takes, or of the loss that it was seen to cost, 0..1.
+
+    None where it says neither.
+    """
+    for source in (finding.evidence, finding.effect or {}):
+        step = source.get("step_s")
+        if isinstance(step, (int, float)) and step > 0:
+            for key in SECONDS:
+                if isinstance(value := source.get(key), (int, float)) and math.isfinite(value):
+                    return min(1.0, max(0.0, value / step))
+    for source in (finding.effect or {}, finding.evidence):
+        for key in SHARES[:1] if source is finding.evidence else SHARES:
+            value = source.get(key)
+            if isinstance(value, float) and math.isfinite(value):
+                return min(1.0, max(0.0, value))
+    return None
+
+
+def blocks(finding: Finding) -> bool:
+    """Whether nothing can be learnt before it is mended."""
+    return finding.severity == "error" and finding.name in BLOCKING
 
 
 def ranked(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
@@ -32,15 +61,16 @@ def ranked(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
 
     Findings of one code at one stage stay together.
     """
-    order = sorted(
-        range(len(findings)),
-        key=lambda i: (SEVERITIES.index(findings[i].severity), -cost_of(findings[i]), i),
-    )
+    order = sorted(range(len(findings)), key=lambda i: (*_rank(findings[i]), i))
     rows = [findings[i] for i in order]
     causes: dict[int, int] = {}
-    for i, finding in enumerate(rows):
-        found = next((j for j in range(len(rows)) if _follows(finding, rows[j], i, j)), None)
-        if found is not None and found not in causes:
+    # Causes that findings name themselves come before those that are found here.
+    for i in sorted(range(len(rows)), key=lambda i: rows[i].cause is None):
+        found = next((j for j in range(len(rows)) if _follows(rows[i], rows[j], i, j)), None)
+        above = found
+        while above is not None and above != i:
+            above = causes.get(above)
+        if found is not None and above is None:
             causes[i] = found
     placed: list[Finding] = []
     done: set[int] = set()
@@ -68,32 +98,34 @@ def ranked(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     return tuple(placed)
 
 
+def _rank(finding: Finding) -> tuple[bool, float, int, float]:
+    cost = cost_of(finding) or 0.0
+    weight = 1.0 if blocks(finding) else cost if cost >= LARGE else 0.0
+    severity = SEVERITIES.index(finding.severity)
+    return finding.severity == "note", -weight, severity, -cost
+
+
 def _follows(effect: Finding, cause: Finding, i: int, j: int) -> bool:
     """Whether one finding is explained by another of a check of its own."""
     if i == j or effect.code == cause.code:
         return False
-    severities = SEVERITIES.index(cause.severity), SEVERITIES.index(effect.severity)
-    if severities[0] > severities[1]:
-        return False
     if effect.cause is not None:
         return effect.cause == cause.label
-    if _inside(effect, cause):
-        return not _inside(cause, effect) or j < i
+    if cause.name in FOLLOWS.get(effect.name, ()) and blocks(cause):
+        return cause.stage in WHOLE or cause.stage == effect.stage
+    if SEVERITIES.index(cause.severity) > SEVERITIES.index(effect.severity):
+        return False
+    if _at_loop(effect, cause):
+        return True
     # The same map of the same raw column arrived at both: normalised once, used twice.
-    return j < i and _same(effect.evidence, cause.evidence, ("declared", "map"))
+    same = ("declared", "map")
+    one, other = effect.evidence, cause.evidence
+    return j < i and all(
+        one.get(key) is not None and one.get(key) == other.get(key) for key in same
+    )
 
 
-def _same(one: Mapping[str, Any], other: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
-    return all(one.get(key) is not None and one.get(key) == other.get(key) for key in keys)
-
-
-def _inside(effect: Finding, cause: Finding) -> bool:
-    """Whether a finding's line is one of the lines that another speaks of, as a loop's body is."""
-    if effect.location is None or cause.location is None:
-        return False
-    if effect.location.file != cause.location.file:
-        return False
-    first, last = cause.evidence.get("first_line"), cause.evidence.get("last_line")
-    if not isinstance(first, int) or not isinstance(last, int):
-        return False
-    return first <= effect.location.line <= last
+def _at_loop(effect: Finding, cause: Finding) -> bool:
+    """Whether a finding says that its line stands in the loop that another speaks of."""
+    place = cause.location
+    return place is not None and effect.evidence.get("in_loop") == f"{place.file}:{place.line}"

@@ -6,7 +6,7 @@ from rich.console import Console, Group
 from rich.padding import Padding
 from rich.text import Text
 
-from icediag.finding import Diagnosis, Finding
+from icediag.finding import SEVERITIES, Diagnosis, Finding
 from icediag.recording import Recording
 
 from .answers import answers
@@ -42,7 +42,8 @@ def render_check(
         markup=False,
         emoji=False,
     )
-    style = SEVERITY_STYLES[diagnosis.findings[0].severity] if diagnosis.findings else "bold green"
+    worst = min((f.severity for f in diagnosis.findings), key=SEVERITIES.index, default=None)
+    style = SEVERITY_STYLES[worst] if worst is not None else "bold green"
     console.print(
         Text.assemble(
             (diagnosis.verdict, style),

@@ -8,13 +8,13 @@ from icediag.recording import Recording
 
 from . import charts
 from .html_part import Part
-from .numbers import counted, duration, number, percent
+from .numbers import counted, duration, percent
 from .timing import Strip, growth_of, losses_of, rows_of, strips_of, without_loops
 
 #: Parts of a step that are named beside their strip, and the least share that has a colour.
 MOST_NAMED, COLOURED = 9, 0.01
 HUES = 9
-#: Lines whose operations follow the batch that are listed.
+#: Lines whose operations grow with the batch that are listed.
 MOST_LINES = 12
 
 
@@ -103,8 +103,8 @@ def _lines(recording: Recording) -> list[tuple[str, str, str, str, str, str, str
             f"{line.location.file}:{line.location.line}",
             line.stage,
             growth_of(line),
-            number(round(line.operations)),
-            number(round(line.syncs)) if line.syncs else "",
+            f"{line.operations:,.0f}",
+            f"{line.syncs:,.0f}" if line.syncs else "",
             duration(line.forward_s),
             duration(line.backward_s) if line.backward_s else "",
         )
@@ -132,6 +132,6 @@ def _row(row: ProfileRow) -> dict[str, object]:
         "forward": "" if row.forward_s is None else duration(row.forward_s),
         "backward": "" if not row.backward_s else duration(row.backward_s),
         "bound": row.bound or "",
-        "operations": "" if row.operations is None else number(round(row.operations)),
-        "syncs": "" if not row.syncs else number(round(row.syncs)),
+        "operations": "" if row.operations is None else f"{row.operations:,.0f}",
+        "syncs": "" if not row.syncs else f"{row.syncs:,.0f}",
     }

@@ -6,12 +6,14 @@ Problem, flow stage by stage, issues by priority, where the time goes, and what 
 import re
 from collections.abc import Iterator
 
-from icediag.finding import SEVERITIES, Diagnosis, Finding, Severity
+from icediag.finding import Diagnosis, Finding
+from icediag.ranking import LARGE, cost_of
 from icediag.recording import Recording, TensorRecord
 
+from .answers import answers
 from .markdown_parts import SECTIONS
 from .markup import cell, code, fenced, heading, plain, table
-from .numbers import counted, number
+from .numbers import counted, number, percent
 from .views import (
     StageView,
     evidence_of,
@@ -25,11 +27,11 @@ from .views import (
     views_of,
 )
 
-PRIORITIES: dict[Severity, str] = {
-    "error": "High priority: shown to be wrong",
-    "warning": "Medium priority: shown to hurt",
-    "note": "Worth knowing",
-}
+PRIORITIES = (
+    "High priority: shown to be wrong, or a large part of a step",
+    "Medium priority: shown to hurt",
+    "Worth knowing",
+)
 #: Tensors of a stage that are listed.
 MOST_TENSORS = 30
 #: Stages nested deeper are counted, not told.
@@ -71,6 +73,11 @@ def _problem(recording: Recording, diagnosis: Diagnosis) -> Iterator[str]:
         if recording.baseline_loss is not None:
             line += f"; a predictor that knows nothing scores {number(recording.baseline_loss)}"
         lines.append(line)
+    lines += [
+        f"**{answer.about.capitalize()}**: {plain(answer.text)}"
+        for answer in answers(recording, diagnosis)
+        if answer.about != "values"
+    ]
     worst = [f for f in diagnosis.findings if f.severity != "note" and f.cause is None]
     if worst:
         names = ", ".join(dict.fromkeys(f"{plain(f.name)} at {code(f.stage)}" for f in worst))
@@ -192,10 +199,10 @@ def _issues(recording: Recording, diagnosis: Diagnosis) -> Iterator[str]:
         yield f"None by {counted(len(diagnosis.checks), 'check')}."
     groups = groups_of(diagnosis)
     count = 0
-    for severity in SEVERITIES:
-        here = [group for group in groups if group.finding.severity == severity]
+    for priority, title in enumerate(PRIORITIES):
+        here = [group for group in groups if _priority(group.finding) == priority]
         if here:
-            yield heading(3, PRIORITIES[severity])
+            yield heading(3, title)
         for group in here:
             count += 1
             yield from _issue(recording, group.finding, f"{count}. ")
@@ -207,6 +214,13 @@ def _issues(recording: Recording, diagnosis: Diagnosis) -> Iterator[str]:
             f"- {f.code} {plain(f.name)} at {code(f.stage)}: {plain(f.message)}"
             for f in diagnosis.accepted
         )
+
+
+def _priority(finding: Finding) -> int:
+    """Which of `PRIORITIES` it has."""
+    if finding.severity == "note":
+        return 2
+    return 0 if finding.severity == "error" or (cost_of(finding) or 0.0) >= LARGE else 1
 
 
 def _issue(recording: Recording, finding: Finding, bullet: str) -> Iterator[str]:
@@ -242,11 +256,16 @@ def _next(diagnosis: Diagnosis) -> Iterator[str]:
     if not remedies:
         return
     yield heading(2, "Next steps")
-    yield "In the order of severity, then of what each was seen to cost:"
+    yield (
+        "In the order of what each is expected to gain: what keeps it from learning, what takes "
+        "much of a step, then by severity:"
+    )
     steps = []
     for i, (remedy, findings) in enumerate(remedies.items(), start=1):
         stages = ", ".join(dict.fromkeys(code(f.stage) for f in findings))
         codes = ", ".join(dict.fromkeys(f.code for f in findings))
-        steps.append(f"{i}. {plain(re.sub(r'[.]$', '', remedy))} ({codes} at {stages})")
+        costs = [cost for f in findings if (cost := cost_of(f)) is not None and cost >= 0.01]
+        gain = f"; up to {percent(max(costs))} of a step" if costs else ""
+        steps.append(f"{i}. {plain(re.sub(r'[.]$', '', remedy))} ({codes} at {stages}{gain})")
     steps.append(f"{len(remedies) + 1}. Run `icediag check` again: it says what is left")
     yield "\n".join(steps)

@@ -5,7 +5,66 @@ from collections.abc import Callable, Iterator
 from icediag.recording import Recording
 
 from .markup import cell, code, heading, plain, table
-from .numbers import number, share
+from .numbers import duration, number, percent, share
+from .timing import growth_of, losses_of, strips_of, without_loops
+
+#: Parts of a step below this share are left out; lines that are listed.
+SMALL, MOST_LINES = 0.01, 12
+
+
+def performance(recording: Recording) -> Iterator[str]:
+    """Where the time of a step goes: measured shares, projected shares, and what it loses."""
+    strips = strips_of(recording)
+    if not strips:
+        return
+    yield heading(2, "Performance analysis")
+    yield "\n".join(
+        f"- **{plain(strip.title)}**: {duration(strip.total_s)} a step of {plain(strip.remark)}"
+        for strip in strips
+    )
+    known = [{one.name: one for one in strip.slices} for strip in strips]
+    order = list(dict.fromkeys(one.name for strip in strips for one in strip.slices))
+    rows = []
+    for name in order:
+        here = [slices.get(name) for slices in known]
+        if any(one is not None and one.share >= SMALL for one in here):
+            cells = [
+                cell
+                for one in here
+                for cell in ((duration(one.seconds), percent(one.share)) if one else ("", ""))
+            ]
+            rows.append([code(name), *cells])
+    if rows:
+        head = [words for strip in strips for words in (strip.kind, "share")]
+        yield table(["part of a step", *head], rows, right=range(1, 1 + 2 * len(strips)))
+        yield f"Parts below {percent(SMALL)} of a step are left out."
+    losses = losses_of(recording)
+    if losses:
+        yield "What the projected step loses; the shares overlap:"
+        yield "\n".join(
+            f"{i}. **{plain(what)}**: {duration(seconds)}, {percent(share)} ({plain(why)})"
+            for i, (what, seconds, share, why) in enumerate(losses, start=1)
+        )
+    if recording.projection is not None and recording.projection.lines:
+        yield "Lines whose operations grow with the batch, costliest first, projected:"
+        yield table(
+            ["line", "stage", "grows with", "operations", "syncs", "forward", "backward"],
+            [
+                [
+                    code(f"{line.location.file}:{line.location.line}"),
+                    code(line.stage),
+                    plain(growth_of(line)),
+                    f"{line.operations:,.0f}",
+                    f"{line.syncs:,.0f}",
+                    duration(line.forward_s),
+                    duration(line.backward_s),
+                ]
+                for line in recording.projection.lines[:MOST_LINES]
+            ],
+            right=range(3, 7),
+        )
+    if rest := without_loops(recording):
+        yield f"**Expected**: {plain(rest)}"
 
 
 def lengths(recording: Recording) -> Iterator[str]:
@@ -95,6 +154,7 @@ def origins(recording: Recording) -> Iterator[str]:
 
 #: In their order; each gives blocks of text.
 SECTIONS: tuple[Callable[[Recording], Iterator[str]], ...] = (
+    performance,
     lengths,
     gradients,
     bounds,

@@ -168,9 +168,9 @@ def losses_of(recording: Recording) -> list[tuple[str, float, float, str]]:
         return []
     rows = [
         (
-            "operations whose number follows the batch",
+            "loops that grow with the batch",
             projection.loops_s,
-            "loops over events, rows or samples, forward and back",
+            "operations issued once for every event, row or sample, forward and back",
         ),
         ("issuing operations", projection.lost_launches_s, "the device waits for the host"),
         ("syncs", projection.lost_syncs_s, "the host waits for the device"),
@@ -193,4 +193,4 @@ def without_loops(recording: Recording) -> str:
         return ""
     rest = max(0.0, projection.step_s - projection.loops_s)
     saved = percent(projection.loops_s / projection.step_s)
-    return f"{duration(rest)} without operations whose number follows the batch ({saved} less)"
+    return f"{duration(rest)} without loops that grow with the batch ({saved} less)"

@@ -1,12 +1,18 @@
 """Recordings and diagnoses that every report is to render: ours, failed, empty and hostile ones."""
 
+import dataclasses
+from typing import Any, TypeVar, cast
+
 from icediag.checks import judge
 from icediag.finding import Diagnosis, Finding, Severity
+from icediag.histograms_record import HistogramsRecord
 from icediag.icecube import pipeline as icecube
 from icediag.instruments.examine import examine
 from icediag.instruments.source import with_source
 from icediag.model.network import NetworkConfig
 from icediag.recording import Facts, Location, Recording, StageRecord, TensorRecord, Unjudged
+from tests.clock_sample import sample_clock, sample_projection
+from tests.filled import filled
 from tests.pipelines import odd
 
 Case = tuple[Recording, Diagnosis]
@@ -14,7 +20,7 @@ HOSTILE = (
     '</script><img src=x onerror=alert(1)> | `a` *b* ]]> %0A::error:: "q" \x1b[31m \u2028\ud800'
 )
 NEEDS = ("provenance", "bounds", "histograms")
-NAMES = ("clean", "case", "failed", "empty", "hostile")
+NAMES = ("clean", "case", "timed", "failed", "empty", "hostile")
 
 
 def told(recording: Recording) -> Case:
@@ -29,6 +35,7 @@ def all_cases() -> dict[str, Case]:
     found = {
         "clean": told(examine(clean, needs=NEEDS, batch_size=8)),
         "case": told(examine(fault, needs=NEEDS, batch_size=8)),
+        "timed": told(timed(examine(fault, needs=("lines",), batch_size=8))),
         "failed": told(examine(odd.on_numbers(odd.RaisesMidway()), needs=NEEDS)),
         "empty": (Recording(pipeline="", batch_size=1), Diagnosis(pipeline="")),
         "hostile": hostile(),
@@ -38,6 +45,33 @@ def all_cases() -> dict[str, Case]:
         name: (Recording.from_json(r.to_json()), Diagnosis.from_json(d.to_json()))
         for name, (r, d) in found.items()
     }
+
+
+def timed(recording: Recording) -> Recording:
+    """With a clock and a projection of stages that it has, and one that it has not."""
+    clock, projection = sample_clock(), sample_projection()
+    return dataclasses.replace(recording, clock=clock, projection=projection)
+
+
+Spoilt = TypeVar("Spoilt")
+
+
+def spoilt(value: Spoilt, bad: str) -> Spoilt:
+    """The same with every text that may be any text replaced, and every number by one to avoid."""
+    if isinstance(value, tuple):
+        return cast("Spoilt", tuple(spoilt(item, bad) for item in value))
+    if isinstance(value, dict):
+        return cast("Spoilt", {f"{bad}{key}": spoilt(item, bad) for key, item in value.items()})
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        free = ("name", "stage", "machine", "device", "title", "source", "axis", "path", "file")
+        fields = {
+            f.name: bad if f.name in free else spoilt(getattr(value, f.name), bad)
+            for f in dataclasses.fields(value)
+        }
+        return cast("Spoilt", dataclasses.replace(cast("Any", value), **fields))
+    if isinstance(value, float):
+        return cast("Spoilt", float("nan"))
+    return value
 
 
 def hostile() -> Case:
@@ -100,6 +134,9 @@ def hostile() -> Case:
         stages=tuple(stages),
         not_judged=(Unjudged(name=bad, reason=bad), Unjudged(name="model", reason=bad)),
         versions={bad: bad},
+        clock=spoilt(sample_clock(), bad),
+        projection=spoilt(sample_projection(), bad),
+        histograms=spoilt(filled(HistogramsRecord), bad),
     )
     diagnosis = Diagnosis(
         pipeline=bad,
