@@ -63,8 +63,10 @@ def render_check(
         for other in group.consequences:
             console.print(Padding(finding_lines(other, same_cause=True), (0, 0, 0, 4)))
     if diagnosis.accepted:
-        n = counted(len(diagnosis.accepted), "known finding")
-        console.print(Text(f"\n{n} of the baseline not counted", "dim"))
+        console.print(Text("\naccepted", "bold"))
+    for finding in diagnosis.accepted:
+        line = f"{finding.severity} {finding.code} {finding.name} at {finding.stage}"
+        console.print(Padding(Text(line), (0, 0, 0, 2)))
     if diagnosis.not_judged:
         console.print(Text("\nnot judged", "bold"))
     for item in diagnosis.not_judged:
