@@ -51,8 +51,8 @@ def render_check(
         )
     )
     for answer in answers(recording, diagnosis):
-        line = Text.assemble((f"{answer.about}: ", "bold"), answer.text)
-        console.print(Padding(line, (0, 0, 0, 2)))
+        told = Text.assemble((f"{answer.about}: ", "bold"), answer.text)
+        console.print(Padding(told, (0, 0, 0, 2)))
     table = flow_table(recording, diagnosis, width)
     if table is not None:
         console.print(Padding(table, (1, 0, 0, 0)))
