@@ -15,6 +15,7 @@ from .checks import checks, explain
 from .prepare import prepare
 from .profile import profile
 from .report import report
+from .schema import schema
 from .shapes import shapes
 from .simulate import simulate
 from .train import train
@@ -26,7 +27,21 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Tells why a training run on ragged events is slow or does not learn.",
 )
-for command in (check, report, profile, shapes, train, simulate, prepare, bench, checks, explain):
+#: In the order in which `--help` lists them.
+COMMANDS = (
+    check,
+    report,
+    profile,
+    shapes,
+    train,
+    simulate,
+    prepare,
+    bench,
+    checks,
+    explain,
+    schema,
+)
+for command in COMMANDS:
     app.command()(command)
 
 
