@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench score clean help
+.PHONY: demo test lint bench score readme check clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,8 @@ help:
 	@echo "make lint   ruff, mypy and import-linter"
 	@echo "make bench  time collate, packing and recording beside their yardsticks"
 	@echo "make score  diagnose every fault of tests/faults and every healthy twin; takes a while"
+	@echo "make readme  write the table of checks in README.md anew"
+	@echo "make check  NAME=the-fault CODE=X01: a new check to be filled in, and its test"
 	@echo "make clean  remove .venv and caches"
 
 .venv/pyvenv.cfg:
@@ -51,6 +53,12 @@ bench: .venv/.run
 
 score: .venv/.test
 	$(BIN)/python -m tests.faults.score
+
+readme: .venv/.run
+	$(BIN)/python -m tools.readme
+
+check: .venv/.run
+	$(BIN)/python -m tools.new_check $(NAME) $(CODE) $(if $(TITLE),--title "$(TITLE)")
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

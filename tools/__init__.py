@@ -1,0 +1,1 @@
+"""What developers of icediag run by hand; none of it is shipped."""
