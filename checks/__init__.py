@@ -24,6 +24,9 @@ from . import (
     id_as_magnitude,
     integer_overflow,
     irreproducible_training,
+    loss_ignores_targets,
+    loss_mixes_samples,
+    loss_not_periodic,
     lost_resolution,
     non_finite_value,
     normalized_relative,
@@ -40,7 +43,9 @@ from . import (
     run_fails,
     saturated_output,
     single_event,
+    singular_loss,
     small_event,
+    summed_loss,
     targets_shuffled,
     unbounded_output,
     under_scaled_feature,
@@ -92,6 +97,11 @@ CHECKS: tuple[ModuleType, ...] = (
     irreproducible_training,
     python_loop,
     host_sync,
+    loss_ignores_targets,
+    singular_loss,
+    loss_not_periodic,
+    loss_mixes_samples,
+    summed_loss,
 )
 
 

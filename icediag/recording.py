@@ -15,6 +15,7 @@ from icediag.contracts_record import ContractsRecord
 from icediag.features_record import FeaturesRecord
 from icediag.histograms_record import HistogramsRecord
 from icediag.invariances_record import InvariancesRecord
+from icediag.loss_record import LossRecord
 from icediag.place import Location as Location
 from icediag.place import Unjudged as Unjudged
 from icediag.plain import read_json, read_text, to_json, write_atomically
@@ -242,6 +243,7 @@ class Recording:
         histograms: How values are spread; None where that was not asked for.
         source: Lines of source that a diagnosis speaks of; None where they were not asked for.
         weighing: Weighted means that the model takes; None where that was not asked for.
+        loss_probe: What the loss does, probed away from the model; None where not asked for.
         versions: Of torch and python.
         version: Of this format.
     """
@@ -270,6 +272,7 @@ class Recording:
     histograms: HistogramsRecord | None = None
     source: SourceRecord | None = None
     weighing: WeighingRecord | None = None
+    loss_probe: LossRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 

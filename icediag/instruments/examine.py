@@ -16,6 +16,7 @@ from .containment import ExitedError, TimedOutError, contained
 from .features import record_features
 from .histograms import record_histograms
 from .invariances import record_invariances
+from .loss_probe import record_loss
 from .projection import project
 from .provenance import record_origins
 from .reasons import raised, reason_of
@@ -52,6 +53,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument(field="provenance", title="recognising raw columns", run=record_origins),
     Instrument(field="weighing", title="looking for weighted means", run=record_weighing),
     Instrument(field="invariances", title="regrouping events", run=record_invariances),
+    Instrument(field="loss_probe", title="probing the loss", run=record_loss),
     Instrument(field="features", title="looking at features", run=record_features),
     Instrument(field="bounds", title="proving bounds", run=record_bounds),
     Instrument(field="clock", title="timing training steps", run=record_clock),

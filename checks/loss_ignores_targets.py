@@ -1,0 +1,93 @@
+"""The loss does not depend on the targets.
+
+What it looks at:
+    The loss away from the model: predictions are held still while each tensor of the batch has its
+    values put in another order. And which outputs that the pipeline declares the loss has no slope
+    by, at three sets of predictions.
+Why it hurts:
+    Whatever the truth is, the loss and its gradient are the same: nothing about it can be learned,
+    while the loss may well fall.
+A bad run:
+    cross_entropy(logits, logits.argmax(1)); a loss that takes the zenith for the azimuth twice.
+What to do:
+    Hand the targets of the batch to the loss, all their columns.
+Limits:
+    Training without targets, where the batch holds nothing beside what the model reads, is not
+    judged; where the loss compares two predictions, or rows with each other, it is a note. A loss
+    that the model computes itself is not seen.
+"""
+
+from icediag.finding import Finding
+from icediag.loss_record import LossRecord
+from icediag.recording import Recording, Unjudged
+
+from .batch_leak import named
+
+CODE = "L20"
+NAME = "loss-ignores-targets"
+NEEDS = ("loss_probe",)
+
+
+def missing(record: LossRecord, parts: tuple[str, ...], name: str) -> Unjudged | None:
+    """Why a check of the loss has no answer, where its probes could not be run."""
+    reasons = [item.reason for item in record.not_tried if item.name in parts]
+    return Unjudged(name=name, reason=reasons[0]) if reasons else None
+
+
+def _unused(record: LossRecord) -> Finding:
+    names = " and ".join(record.unused)
+    return Finding(
+        code=CODE,
+        name=NAME,
+        severity="warning",
+        stage="loss",
+        message=f"{record.name} has no slope by {names}, declared as output: it is never trained.",
+        evidence={"unused": record.unused, "declared": record.declared},
+        remedy=f"Compare {names} with the truth in the loss.",
+        location=record.location,
+    )
+
+
+def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
+    """Hold what moves the loss against what is in the batch."""
+    record = recording.loss_probe
+    assert record is not None
+    targets = record.targets
+    if targets is None:
+        return missing(record, ("loss", "targets", "dataset item"), NAME) or ()
+    if set(targets.moving) - set(targets.flags):
+        return (_unused(record),) if record.unused else ()
+    if not targets.unread:
+        return Unjudged(
+            name=NAME,
+            reason=f"{record.name} goes by its predictions alone, and the batch holds nothing that "
+            "the model does not read: what the targets are is not known",
+        )
+    by_itself = targets.views > 1 or targets.coupled is not False
+    target = targets.unread[0]
+    why = (
+        "; it compares predictions with each other, as training without targets does"
+        if by_itself
+        else ""
+    )
+    return (
+        Finding(
+            code=CODE,
+            name=NAME,
+            severity="note" if by_itself else "error",
+            stage="loss",
+            message=(
+                f"With the predictions held still, {record.name} is the same bit for bit whatever "
+                f"the batch holds; {named(target)} of the batch is read by neither model nor "
+                f"loss{why}."
+            ),
+            evidence={
+                "unread": targets.unread,
+                "read": targets.read,
+                "samples": record.samples,
+                "coupled": targets.coupled,
+            },
+            remedy=f"Compare the predictions with {named(target)} of the batch.",
+            location=record.location,
+        ),
+    )

@@ -1,0 +1,105 @@
+"""The loss holds predictions against the truth of other samples.
+
+What it looks at:
+    One row of the targets at a time is replaced by another's, predictions held still. The slope of
+    the same row of predictions is to follow, and that of no other, but for a factor that all rows
+    share, such as one over a sum of weights. And whether the loss changes at all where targets
+    change places.
+Why it hurts:
+    What is learned is the mean of all truths, or the truth of a neighbour; the loss stays above
+    what a predictor that knows nothing scores.
+A bad run:
+    (B, 1) less (B,) is (B, B): every prediction against every target. targets[:1] in place of
+    targets.
+What to do:
+    Give predictions and targets the same shape: squeeze one or index the other.
+Limits:
+    Losses in which predictions of different rows meet (contrastive, correlation, batch statistics)
+    do this by design and are passed over. Rows are samples, or entries of one length; a shift
+    within a sample is not seen.
+"""
+
+from icediag.finding import Finding, Severity
+from icediag.loss_record import LossRecord, Rows
+from icediag.recording import Recording, Unjudged
+
+from .loss_ignores_targets import missing
+
+CODE = "L23"
+NAME = "loss-mixes-samples"
+NEEDS = ("loss_probe",)
+
+#: Fewer rows tell nothing.
+FEWEST = 4
+#: A relative change of the loss below this is rounding.
+ROUNDING = 1e-5
+
+
+def _finding(
+    record: LossRecord, rows: Rows, severity: Severity, message: str, remedy: str
+) -> tuple[Finding, ...]:
+    return (
+        Finding(
+            code=CODE,
+            name=NAME,
+            severity=severity,
+            stage="loss",
+            message=message,
+            evidence={
+                "rows": rows.rows,
+                "tried": rows.tried,
+                "own": rows.own,
+                "others": rows.others,
+                "pair": rows.pair,
+                "size": rows.size,
+                "change_when_permuted": rows.permuted,
+            },
+            remedy=remedy,
+            location=record.location,
+        ),
+    )
+
+
+def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
+    """Count rows that follow their own target, and rows that follow another's."""
+    record = recording.loss_probe
+    assert record is not None
+    rows, targets = record.rows, record.targets
+    if rows is None or targets is None:
+        parts = ("loss", "targets", "rows", "dataset item")
+        reason = f"nothing that {record.name} reads has a row for each row of the predictions"
+        return missing(record, parts, NAME) or Unjudged(name=NAME, reason=reason)
+    if rows.tried < FEWEST or targets.coupled is not False or rows.pair is None:
+        return ()
+    changed, moved = rows.pair
+    moves = (
+        f"another target in row {changed} moves the slope of row {moved} by {rows.size:.2g} of its "
+        "size"
+    )
+    if 2 * rows.others >= rows.tried and rows.permuted <= ROUNDING:
+        return _finding(
+            record,
+            rows,
+            "error",
+            f"{record.name} is the same, to {rows.permuted:.1g}, whichever target stands in which "
+            f"row, and {moves}: every prediction is held against every target.",
+            "Give predictions and targets one shape: (B, 1) less (B,) is (B, B).",
+        )
+    if rows.by_samples and 2 * rows.own <= rows.tried:
+        return _finding(
+            record,
+            rows,
+            "error",
+            f"In {rows.tried - rows.own} of {rows.tried} rows {record.name} does not follow the "
+            f"row's own target, and {moves}.",
+            "Index the targets as the predictions are.",
+        )
+    if 2 * rows.others >= rows.tried:
+        return _finding(
+            record,
+            rows,
+            "note",
+            f"{record.name} holds rows against the targets of others as well: {moves}.",
+            "Make sure that this is meant.",
+        )
+    return ()
