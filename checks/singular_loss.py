@@ -100,6 +100,7 @@ def _of_sweep(record: LossRecord, sweep: Sweep) -> Finding:
         "jump_at": sweep.jump_at,
         "jump": sweep.jump,
         "smallest": sweep.smallest,
+        "operation": sweep.operation,
     }
     if sweep.stops_at is not None:
         begins = f", in {sweep.operation}" if sweep.operation else ""

@@ -25,8 +25,8 @@ class Targets:
         unread: Tensors with one entry a sample that neither reads, and that are no numbers of
             samples: those that look like targets by their names first.
         flags: Which of `moving` hold only true and false.
-        views: Tensors of predictions of one shape that the loss goes by: 2 or more are what
-            training without targets compares.
+        views: Tensors of predictions of one shape: 2 or more are what training without targets
+            compares.
         coupled: Whether the slope of one row depends on the predictions of other rows by more than
             a factor that all rows share; None where rows are not known.
     """

@@ -20,6 +20,8 @@ STEPS = 240
 FIRST, LAST = 0.3, 1e-7
 #: Relative distances from a point at which slopes are looked at.
 WIDTHS = (1e-7, 3e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+#: Rows that are tried by themselves.
+MOST_ROWS = 16
 #: Draws at each distance.
 DRAWS = 3
 
@@ -61,7 +63,7 @@ class Finder:
             value = self.probe.values[path]
             for target in [tensors[name] for name in names if name in tensors]:
                 made = _as_prediction(value, target, space)
-                if made is None:
+                if made is None or not self._is_least({**self.probe.values, path: made}):
                     continue
                 space.positive, space.bounds = frozenset(), {}
                 if target.is_floating_point():
@@ -70,6 +72,34 @@ class Finder:
                     )
                     ends = zip(both.amin(0).tolist(), both.amax(0).tolist(), strict=True)
                     space.bounds = dict(enumerate(ends))
+
+    def _is_least(self, values: Values) -> bool:
+        """Whether a percent in any direction makes the loss no smaller, or it is not finite."""
+        least = self._value(values)
+        if least is None:
+            return False
+        for draw in range(DRAWS):
+            generator = torch.Generator().manual_seed(draw)
+            for sign in (1, -1):
+                moved = {
+                    path: value
+                    + sign
+                    * 0.01
+                    * value.abs().mean()
+                    * torch.randn(value.shape, generator=generator).to(value)
+                    for path, value in values.items()
+                }
+                there = self._value(moved)
+                if there is not None and there < least:
+                    return False
+        return True
+
+    def _value(self, values: Values) -> float | None:
+        """The loss; None where it takes no such predictions."""
+        try:
+            return self.probe.value(values)
+        except Exception:
+            return None
 
     def walk(self, sign: float, steps: int) -> tuple[Values, list[Values]]:
         """Go down (`sign` 1) or up (-1) the slope of the loss.
@@ -112,8 +142,8 @@ class Finder:
         start = self.probe.value(self.probe.values)
         found = []
         for values in self.exact():
-            value = self.probe.value(values)
-            if value < start or not math.isfinite(value):
+            value = self._value(values)
+            if value is not None and (value < start or not math.isfinite(value):
                 found.append(values)
         ended, met = self.walk(1.0, steps)
         met = [*met, *([ended] if self.probe.value(ended) < start else [])]
@@ -154,7 +184,7 @@ def look_at(probe: Probe, where: Where, values: Values, spaces: Mapping[str, Spa
             value, slopes = probe.slopes(near)
             bad, lost = _bad(slopes), int(not math.isfinite(value))
             if bad or lost:
-                at = near
+                at = near if point.width is None else at
                 point = replace(
                     point,
                     width=distance,
@@ -181,7 +211,7 @@ def _alone(probe: Probe, at: Values) -> bool | None:
     if set(probe.rows) != set(probe.values):
         return None
     n = probe.values[probe.rows[0]].shape[0]
-    for row in range(0, n, max(1, n // 4)):
+    for row in range(min(n, MOST_ROWS)):
         mixed = {path: value.clone() for path, value in probe.values.items()}
         for path in mixed:
             mixed[path][row] = at[path][row]

@@ -62,7 +62,9 @@ class Probe:
         self, pipeline: Pipeline, batch: Any, predictions: Any, *, n: int, seed: int
     ) -> None:
         self.pipeline, self.batch, self.n = pipeline, batch, n
-        self._predictions, self._seed = predictions, seed
+        self._predictions = predictions
+        seed_all(seed)
+        self._random = torch.get_rng_state()
         self.evaluations = 0
         self.cost = 1
         every = {
@@ -99,7 +101,8 @@ class Probe:
         def change(path: str, leaf: Any) -> Any:
             return values.get(path, leaf) if isinstance(leaf, Tensor) else leaf
 
-        seed_all(self._seed)
+        # Much cheaper than to seed anew; losses draw from torch's generator if from any.
+        torch.set_rng_state(self._random)
         given = rebuilt(self._predictions, change)
         loss = self.pipeline.loss(given, self.batch if batch is None else batch)
         return loss.reshape(())

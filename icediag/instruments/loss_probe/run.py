@@ -126,8 +126,8 @@ class _Probing:
         )
         rows: Rows | None = None
         if targets is not None:
-            by_samples = bool(self.by_samples)
-            rows = self._try("rows", lambda: look_at_rows(probe, targets, by_samples=by_samples))
+            by_samples, seen = self.by_samples, targets
+            rows = self._try("rows", lambda: look_at_rows(probe, seen, by_samples=by_samples))
         spaces = spaces_of(self.pipeline, probe)
         points, best = self._points(probe, spaces, targets)
         swept: list[Sweep] = []
@@ -169,6 +169,8 @@ class _Probing:
             return f"away from the model, {reason_of(error, self.pipeline)}"
         if not probe.values:
             return "it has no slope by the predictions, held by themselves"
+        if all(value.numel() == 1 for value in probe.values.values()) and probe.n > 1:
+            return "it is what the model gives: what it is made of lies inside the model"
         if probe.moved(first, second) > 0:
             return "it does not repeat: it draws random numbers of its own or changes its batch"
         if not abs(first[0]) < float("inf"):
@@ -213,11 +215,7 @@ class _Probing:
         )
         found: list[Point] = []
         for values in best:
-            point = self._try(
-                "best predictions", lambda v=values: look_at(probe, "best", v, spaces)
-            )  # type: ignore[misc]
-            if point is not None:
-                found.append(point)
+            found += self._look(probe, "best", values, spaces)
         bounded = all(
             spaces[path].bounded or spaces[path].closed(width_of(value))
             for path, value in probe.values.items()

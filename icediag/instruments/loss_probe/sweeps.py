@@ -17,7 +17,7 @@ ERRORS = (0.1, 0.03)
 #: Ranges: of what is above 0, of what is free, of the size of a whole tensor.
 POSITIVE, FREE, SIZE = (1e-4, 1e5), (-30.0, 30.0), (1e-3, 1e4)
 #: Values along a range; of a costly loss fewer.
-VALUES, FEW = 73, 25
+VALUES, FEW = 49, 25
 #: Columns of a wider tensor are not swept one by one.
 WIDEST = 8
 #: Intervals in which a jump is looked for: those whose ends differ most from what slopes say.

@@ -14,8 +14,6 @@ from .probe import Probe, Values, with_targets
 
 #: Relative moves above this are no rounding: slopes are compared in the precision of training.
 MOVED = 1e-4
-#: A loss that changes by more than this share of itself, does.
-CHANGED = 1e-6
 #: Rows whose target is replaced, at most.
 MOST_ROWS = 12
 
@@ -65,7 +63,7 @@ def look_at_targets(
         if path not in by_model | by_loss and _of_samples(path, tensor, n, fewer)
     ]
     unread.sort(key=lambda path: path.rpartition(".")[2] not in TARGETS)
-    shapes = [tuple(value.shape) for value in probe.values.values()]
+    shapes = [tuple(value.shape) for value in probe.every.values()]
     return Targets(
         read=tuple(sorted(by_loss - by_model)),
         shared=tuple(sorted(by_loss & by_model)),
@@ -118,8 +116,9 @@ def _table(slopes: Values, paths: list[str]) -> Tensor:
 def _apart(one: Tensor, other: Tensor, rows: Tensor) -> Tensor:
     """How far each row moved, relative to the slopes, after a factor that `rows` share is gone."""
     a, b = one.double(), other.double()
-    kept = a[rows]
-    factor = (kept * b[rows]).sum() / (kept * kept).sum().clamp(min=1e-300)
+    ratios = (b[rows] / a[rows])[a[rows] != 0]
+    # The median: a row or two that follow the target are not to shift it.
+    factor = ratios.median() if ratios.numel() else torch.tensor(1.0, dtype=torch.float64)
     scale = a.abs().max().clamp(min=1e-300)
     return (b - factor * a).abs().amax(1) / scale
 
@@ -177,19 +176,19 @@ def look_at_rows(probe: Probe, targets: Targets, *, by_samples: bool) -> Rows | 
     pair, size = None, 0.0
     step = max(1, n // MOST_ROWS)
     for row in range(0, n, step):
-        other = _another(held, row, n)
-        if other is None or not bool(before[row].any()):
+        others = _others(held, row, n)
+        if not others or not bool(before[row].any()):
             continue  # without a slope the row is left out of the loss, as by a mask
-        changes = {path: tensor.clone() for path, tensor in held.items()}
-        for path, tensor in held.items():
-            changes[path][row] = tensor[other]
-        value, slopes = probe.slopes(probe.values, with_targets(probe.batch, changes))
-        after = _table(slopes, paths)
         rest = torch.arange(n) != row
-        moves = _apart(before, after, rest)
+        moves = torch.zeros(n, dtype=torch.float64)
+        for other in others:
+            changes = {path: tensor.clone() for path, tensor in held.items()}
+            for path, tensor in held.items():
+                changes[path][row] = tensor[other]
+            _, slopes = probe.slopes(probe.values, with_targets(probe.batch, changes))
+            moves = torch.maximum(moves, _apart(before, _table(slopes, paths), rest))
         tried += 1
-        # The slope of |p - t| is a sign, which may stay; the loss does not.
-        of_own += bool(moves[row] > MOVED) or abs(value - loss) > CHANGED * abs(loss)
+        of_own += bool(moves[row] > MOVED)
         among = moves.masked_fill(~rest, 0.0)
         if float(among.max()) > MOVED:
             of_others += 1
@@ -209,13 +208,15 @@ def look_at_rows(probe: Probe, targets: Targets, *, by_samples: bool) -> Rows | 
     )
 
 
-def _another(held: dict[str, Tensor], row: int, n: int) -> int | None:
-    """The next row with other targets."""
-    for k in range(1, n):
-        other = (row + k) % n
-        if any(not torch.equal(tensor[row], tensor[other]) for tensor in held.values()):
-            return other
-    return None
+def _others(held: dict[str, Tensor], row: int, n: int) -> list[int]:
+    """Rows with other targets: the farthest first, since the slope of |p - t| is but a sign."""
+    distance = sum(
+        (tensor.double() - tensor[row].double()).abs().reshape(n, -1).sum(1)
+        for tensor in held.values()
+    )
+    assert isinstance(distance, Tensor)
+    order = distance.argsort(descending=True).tolist()
+    return [k for k in (*order[:2], order[n // 2]) if float(distance[k]) > 0]
 
 
 def _orders(n: int) -> Iterator[Tensor]:

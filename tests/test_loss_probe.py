@@ -1,0 +1,264 @@
+"""Losses probed away from their models: each fault has its finding, healthy losses have none."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from icediag import Domain, Pipeline
+from icediag.checks import (
+    judge,
+    loss_ignores_targets,
+    loss_mixes_samples,
+    loss_not_periodic,
+    singular_loss,
+    summed_loss,
+)
+from icediag.finding import Finding
+from icediag.icecube import pipeline as icecube
+from icediag.instruments.loss_probe import record_loss
+from icediag.model.network import NetworkConfig
+from icediag.recording import Recording
+
+CHECKS = (
+    loss_ignores_targets,
+    singular_loss,
+    loss_not_periodic,
+    loss_mixes_samples,
+    summed_loss,
+)
+Batch = dict[str, Tensor]
+Loss = Callable[[Any, Batch], Tensor]
+
+
+def numbers(loss: Loss, **more: Any) -> Pipeline:
+    """Two numbers from four, with labels, signs and numbers of samples beside."""
+    torch.manual_seed(0)
+    x = torch.randn(20, 4)
+    samples = [
+        {"x": row, "y": 2 * row[:2] + 0.3, "label": torch.tensor(i % 3), "number": torch.tensor(i)}
+        for i, row in enumerate(x)
+    ]
+    settings: dict[str, Any] = {"model": nn.Linear(4, more.pop("width", 2)), "batch_size": 20}
+    return Pipeline(
+        name="numbers",
+        dataset=samples,
+        collate=torch.utils.data.default_collate,
+        forward=more.pop("forward", lambda model, batch: model(batch["x"])),
+        loss=loss,
+        **(settings | more),
+    )
+
+
+def judged(pipeline: Pipeline) -> tuple[tuple[Finding, ...], dict[str, str]]:
+    recording = Recording(pipeline="p", batch_size=1, loss_probe=record_loss(pipeline))
+    diagnosis = judge(Recording.from_json(recording.to_json()), CHECKS)
+    return diagnosis.findings, {item.name: item.reason for item in diagnosis.not_judged}
+
+
+def probability(model: nn.Module, batch: Batch) -> Tensor:
+    return torch.sigmoid(model(batch["x"]))
+
+
+def positive(batch: Batch) -> Tensor:
+    return (batch["y"] > 0).float()
+
+
+HEALTHY: dict[str, tuple[Loss, dict[str, Any]]] = {
+    "mse": (lambda p, b: functional.mse_loss(p, b["y"]), {}),
+    "l1": (lambda p, b: (p - b["y"]).abs().mean(), {}),
+    "norm": (lambda p, b: (p - b["y"]).norm(dim=1).mean(), {}),
+    "labels": (lambda p, b: functional.cross_entropy(p, b["label"]), {"width": 3}),
+    "weighted": (
+        lambda p, b: functional.cross_entropy(
+            p, b["label"], weight=torch.tensor([1.0, 3.0, 0.2]), label_smoothing=0.1
+        ),
+        {"width": 3},
+    ),
+    "bce": (
+        lambda p, b: functional.binary_cross_entropy(p, positive(b)),
+        {"forward": probability},
+    ),
+    "log-width": (
+        lambda p, b: (torch.exp(-p[:, 2:]) * (p[:, :2] - b["y"]).square() + p[:, 2:]).mean(),
+        {"width": 3},
+    ),
+    "counts": (
+        lambda p, b: functional.poisson_nll_loss(p, b["y"].abs().round(), log_input=True),
+        {},
+    ),
+    "correlation": (
+        lambda p, b: (
+            1 - functional.cosine_similarity(p - p.mean(0), b["y"] - b["y"].mean(0), 0).mean()
+        ),
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_healthy_losses_have_no_finding(name: str) -> None:
+    loss, more = HEALTHY[name]
+    findings, reasons = judged(numbers(loss, **more))
+    assert findings == ()
+    assert set(reasons) == {"loss-not-periodic"}
+
+
+def root(p: Tensor, b: Batch) -> Tensor:
+    return (p - b["y"]).square().sum(1).sqrt().mean()
+
+
+def own_bce(p: Tensor, b: Batch) -> Tensor:
+    p, y = torch.sigmoid(p), positive(b)
+    return -(y * p.log() + (1 - y) * (1 - p).log()).mean()
+
+
+def sharp(p: Tensor, b: Batch) -> Tensor:
+    """A von Mises-Fisher density whose normaliser is written as it stands in the book."""
+    kappa = functional.softplus(p[:, 2])
+    cosine = functional.cosine_similarity(p[:, :2], b["y"])
+    return -(kappa.log() - kappa.sinh().log() + kappa * cosine).mean()
+
+
+def two_branches(p: Tensor, b: Batch) -> Tensor:
+    """A normaliser of two forms that miss each other by log 2."""
+    kappa = functional.softplus(p[:, 2]) + 1e-4
+    small = kappa.clamp(max=20.0)
+    normaliser = torch.where(kappa < 20, small.sinh().log(), kappa) - kappa.log()
+    return (normaliser - kappa * functional.cosine_similarity(p[:, :2], b["y"])).mean()
+
+
+FAULTS: dict[str, tuple[Loss, dict[str, Any], str, str]] = {
+    "own-prediction": (
+        lambda p, b: functional.cross_entropy(p, p.detach().argmax(1)),
+        {"width": 3},
+        *("loss-ignores-targets", "error"),
+    ),
+    "two-views": (
+        lambda p, b: -functional.cosine_similarity(p[0], p[1].detach()).mean(),
+        {"forward": lambda model, batch: (model(batch["x"]), model(batch["x"].flip(0)))},
+        *("loss-ignores-targets", "note"),
+    ),
+    "broadcast": (
+        lambda p, b: (p[:, :1] - b["y"][:, 0]).square().mean(),
+        {"width": 1},
+        *("loss-mixes-samples", "error"),
+    ),
+    "one-truth": (
+        lambda p, b: (p - b["y"][:1]).square().mean(),
+        {},
+        *("loss-mixes-samples", "error"),
+    ),
+    "rolled": (
+        lambda p, b: (p - b["y"].roll(1, 0)).abs().mean(),
+        {},
+        *("loss-mixes-samples", "error"),
+    ),
+    "root": (root, {}, "singular-loss", "warning"),
+    "own-bce": (own_bce, {}, "singular-loss", "error"),
+    "sharp": (sharp, {"width": 3}, "singular-loss", "error"),
+    "two-branches": (two_branches, {"width": 3}, "singular-loss", "warning"),
+    "whole-root": (
+        lambda p, b: functional.mse_loss(p, b["y"]).sqrt(),
+        {},
+        *("singular-loss", "note"),
+    ),
+    "sum": (
+        lambda p, b: functional.cross_entropy(p, b["label"], reduction="sum"),
+        {"width": 3},
+        *("summed-loss", "note"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_fault_has_its_finding(name: str) -> None:
+    loss, more, check, severity = FAULTS[name]
+    findings, _ = judged(numbers(loss, **more))
+    assert [(f.name, f.severity) for f in findings] == [(check, severity)]
+    assert all(f.stage == "loss" and f.evidence and f.remedy for f in findings)
+    location = findings[0].location
+    assert location is not None and location.file == "tests/test_loss_probe.py"
+
+
+def test_the_line_of_a_pole_and_of_an_overflow() -> None:
+    [finding], _ = judged(numbers(root))
+    assert finding.location is not None
+    assert finding.location.line == root.__code__.co_firstlineno + 1
+    assert finding.evidence["one_row_is_enough"] is True
+    [finding], _ = judged(numbers(sharp, width=3))
+    assert finding.location is not None
+    assert finding.location.line == sharp.__code__.co_firstlineno + 4
+    assert finding.evidence["operation"] == "sinh"
+
+
+def on_sky(loss: Loss) -> Pipeline:
+    return numbers(
+        loss,
+        forward=lambda model, batch: math.pi * (1 + model(batch["x"]).tanh()),
+        outputs={
+            "azimuth": Domain(0, 2 * math.pi, periodic=True),
+            "other": Domain(0, 2 * math.pi),
+        },
+    )
+
+
+def test_a_seam() -> None:
+    def bad(p: Tensor, b: Batch) -> Tensor:
+        return (p - b["y"] % (2 * math.pi)).square().mean()
+
+    def good(p: Tensor, b: Batch) -> Tensor:
+        return (1 - (p[:, 0] - b["y"][:, 0]).cos() + (p[:, 1] - b["y"][:, 1]).square()).mean()
+
+    def half(p: Tensor, b: Batch) -> Tensor:
+        return 1 - (p[:, 0] - b["y"][:, 0]).cos().mean()
+
+    [finding], _ = judged(on_sky(bad))
+    assert (finding.name, finding.severity) == ("loss-not-periodic", "error")
+    assert finding.evidence["output"] == "azimuth"
+    assert judged(on_sky(good)) == ((), {})
+    [finding], _ = judged(on_sky(half))
+    assert (finding.name, finding.severity) == ("loss-ignores-targets", "warning")
+    assert finding.evidence["unused"] == ("other",)
+
+
+def test_what_cannot_be_probed_is_said() -> None:
+    def of_model(p: Any, b: Batch) -> Tensor:
+        loss: Tensor = p["loss"]
+        return loss
+
+    def inside(model: nn.Module, batch: Batch) -> Any:
+        return {"loss": functional.mse_loss(model(batch["x"]), batch["y"])}
+
+    findings, reasons = judged(numbers(of_model, forward=inside))
+    assert findings == ()
+    assert {"loss-ignores-targets", "loss-mixes-samples"} <= set(reasons)
+    assert "inside the model" in reasons["singular-loss"]
+
+    def random(p: Tensor, b: Batch) -> Tensor:
+        generator = torch.Generator()
+        generator.seed()
+        return (p + torch.randn(p.shape, generator=generator)).square().mean()
+
+    findings, reasons = judged(numbers(random))
+    assert findings == () and "does not repeat" in reasons["singular-loss"]
+
+
+def test_the_built_in_losses() -> None:
+    small = NetworkConfig(d_model=8, n_heads=1, n_layers=1)
+    for loss in ("angular", "vmf"):
+        built = icecube(n_events=16, batch_size=16, config=small, loss=loss)
+        before = [parameter.clone() for parameter in built.model.parameters()]
+        random = torch.get_rng_state()
+        assert judged(built) == ((), {})
+        assert torch.equal(random, torch.get_rng_state())
+        for parameter, was in zip(built.model.parameters(), before, strict=True):
+            assert torch.equal(parameter, was) and parameter.grad is None
+        assert all(module.training for module in built.model.modules())
+    [finding], _ = judged(icecube(n_events=16, batch_size=16, config=small, loss="competition"))
+    assert (finding.name, finding.severity) == ("singular-loss", "error")
+    assert finding.evidence["width"] >= 1e-5
