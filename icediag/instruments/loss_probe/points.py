@@ -143,7 +143,7 @@ class Finder:
         found = []
         for values in self.exact():
             value = self._value(values)
-            if value is not None and (value < start or not math.isfinite(value):
+            if value is not None and (value < start or not math.isfinite(value)):
                 found.append(values)
         ended, met = self.walk(1.0, steps)
         met = [*met, *([ended] if self.probe.value(ended) < start else [])]
