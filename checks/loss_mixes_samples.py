@@ -69,7 +69,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
         parts = ("loss", "targets", "rows", "dataset item")
         reason = f"nothing that {record.name} reads has a row for each row of the predictions"
         return missing(record, parts, NAME) or Unjudged(name=NAME, reason=reason)
-    if rows.tried < FEWEST or targets.coupled is not False or rows.pair is None:
+    if rows.tried < FEWEST or targets.coupled is not False or not rows.pair:
         return ()
     changed, moved = rows.pair
     moves = (

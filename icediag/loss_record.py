@@ -50,7 +50,8 @@ class Rows:
         tried: In how many rows the target was replaced by that of another.
         own: In how many of these that moved the slope of the same row.
         others: In how many it moved that of another, by more than a factor all rows share.
-        pair: (row whose target was replaced, another row that moved), of the largest move.
+        pair: Row whose target was replaced and another row that moved, of the largest move; empty
+            where none did.
         size: That move, relative to the slope.
         permuted: By how much the loss changes, relative to its size, where targets change places.
     """
@@ -60,7 +61,7 @@ class Rows:
     tried: int
     own: int
     others: int
-    pair: tuple[int, int] | None = None
+    pair: tuple[int, ...] = ()
     size: float = 0.0
     permuted: float = 0.0
 

@@ -29,6 +29,7 @@ from icediag.errors import IcediagError
 from icediag.features_record import FeaturesRecord
 from icediag.histograms_record import HistogramsRecord
 from icediag.invariances_record import InvariancesRecord
+from icediag.loss_record import LossRecord
 from icediag.plain import write_atomically
 from icediag.provenance_record import Origin, OriginRecord, ProvenanceRecord, RawContract
 from icediag.recording import (
@@ -130,6 +131,7 @@ def sample() -> Recording:
         ),
         invariances=filled(InvariancesRecord),
         features=filled(FeaturesRecord),
+        loss_probe=filled(LossRecord),
         histograms=filled(HistogramsRecord),
         source=filled(SourceRecord),
         weighing=filled(WeighingRecord),

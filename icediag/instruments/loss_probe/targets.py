@@ -173,7 +173,8 @@ def look_at_rows(probe: Probe, targets: Targets, *, by_samples: bool) -> Rows | 
     if not bool(before.isfinite().all()) or not bool(before.any()):
         return None
     tried = of_own = of_others = 0
-    pair, size = None, 0.0
+    pair: tuple[int, ...] = ()
+    size = 0.0
     step = max(1, n // MOST_ROWS)
     for row in range(0, n, step):
         others = _others(held, row, n)
