@@ -1,4 +1,4 @@
-"""The one error a user of icediag can cause."""
+"""The one error a user of icediag can cause, and what is no error of theirs."""
 
 
 class IcediagError(Exception):
@@ -8,3 +8,8 @@ class IcediagError(Exception):
     """
 
     exit_code = 2
+
+
+#: What is not the fault of the user's code: Ctrl-C, and a generator that is closed. All else is
+#: met, also what is no `Exception`, such as SystemExit and asyncio.CancelledError.
+ENDS = (KeyboardInterrupt, GeneratorExit)

@@ -1,5 +1,6 @@
 """Pipelines that hang, exit, print or change settings: a finding or a clear line, and no trace."""
 
+import asyncio
 import contextlib
 import os
 import sys
@@ -103,6 +104,9 @@ def meddle() -> None:
     torch.autograd.set_detect_anomaly(True, check_nan=False)
     torch.set_float32_matmul_precision("medium")
     os.chdir("/")
+    os.environ["ICEDIAG_TEST"] = "1"
+    sys.path.insert(0, "/nowhere")
+    sys.setrecursionlimit(sys.getrecursionlimit() + 1)
     np.seterr(all="ignore")
     warnings.simplefilter("ignore")
 
@@ -126,6 +130,9 @@ def test_settings_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             Path.cwd(),
             np.geterr(),
             list(warnings.filters),
+            dict(os.environ),
+            list(sys.path),
+            sys.getrecursionlimit(),
         ]
 
     before = settings()
@@ -142,6 +149,104 @@ def test_what_it_prints_does_not_mix_with_the_report(capsys: pytest.CaptureFixtu
     examine(pipeline(in_model=lambda: print("hello")), needs=())  # noqa: T201
     out, err = capsys.readouterr()
     assert out == "" and "hello" in err
+
+
+def test_what_it_forks_ends_where_it_comes_back(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    me, log = os.getpid(), tmp_path / "log"
+
+    def fork() -> None:
+        if os.fork() == 0:
+            log.write_text("a copy was here")
+
+    recording = examine(pipeline(in_model=fork), needs=())
+    assert os.getpid() == me  # a copy that went on would run the rest of the tests
+    assert recording.loss is not None and log.read_text()
+    [word] = [item for item in recording.not_judged if item.name == "processes"]
+    assert "forks" in word.reason
+    while True:  # the copies are there no more
+        try:
+            assert os.waitpid(-1, 0)[1] == 0
+        except ChildProcessError:
+            break
+    assert not any(
+        item.name == "processes" for item in examine(pipeline(), needs=("clock",)).not_judged
+    )
+
+
+def out_of_memory() -> None:
+    raise MemoryError
+
+
+def too_much() -> None:
+    torch.empty(2**60)
+
+
+def too_deep() -> None:
+    too_deep()
+
+
+def cancelled() -> None:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    ("act", "word"),
+    [
+        (out_of_memory, "MemoryError"),
+        (too_much, "RuntimeError"),
+        (too_deep, "RecursionError"),
+        (cancelled, "CancelledError"),
+        (input, "EOFError"),
+        (leave, "SystemExit"),
+    ],
+)
+@pytest.mark.parametrize("where", ["in_model", "in_data"])
+def test_what_else_goes_wrong_is_a_finding(act: Callable[[], Any], word: str, where: str) -> None:
+    recording = examine(pipeline(**{where: act}), needs=(), timeout=60)
+    [finding] = judge(recording, chosen(["run-fails"])).findings
+    assert word in finding.message and finding.severity == "error"
+    assert finding.stage == ("model" if where == "in_model" else "dataset item")
+
+
+def test_what_fails_in_an_experiment_alone_stops_no_other() -> None:
+    """The third call and all after it run out of memory: a training experiment meets that."""
+    calls = 0
+
+    def later() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 6:
+            raise MemoryError("gone")
+
+    recording = examine(pipeline(in_model=later), needs=("lines", "features", "bounds"))
+    assert recording.loss is not None
+    assert all("MemoryError" in u.reason for u in recording.not_judged if u.name == "bounds")
+    assert judge(recording).not_judged
+
+
+def test_what_it_prints_from_below_does_not_mix_either(capfd: pytest.CaptureFixture[str]) -> None:
+    examine(pipeline(in_model=lambda: os.write(1, b"from below") and None), needs=())
+    out, err = capfd.readouterr()
+    assert out == "" and "from below" in err
+
+
+def test_no_path_of_this_machine_is_kept(tmp_path: Path) -> None:
+    home = str(Path.home())
+
+    def fail() -> None:
+        (tmp_path / "train_meta.parquet").read_bytes()
+
+    def told() -> None:
+        raise ValueError(f"see {home}/notes/ice.txt and {tmp_path}/deep/er.csv: bad")
+
+    for act, word in ((fail, "train_meta.parquet"), (told, "er.csv: bad")):
+        for where in ("in_model", "in_data"):
+            recording = examine(pipeline(**{where: act}), needs=())
+            text = recording.to_json() + judge(recording).to_json()
+            assert word in text
+            assert str(tmp_path) not in text and f"{home}/" not in text and "pytest-of" not in text
 
 
 def test_limits() -> None:

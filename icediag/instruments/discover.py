@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from icediag.errors import IcediagError
+from icediag.errors import ENDS, IcediagError
 from icediag.pipeline import Pipeline
 
 from .stages import FunctionStage, resolve
@@ -104,7 +104,9 @@ def discover(pipeline: Pipeline, samples: list[Any], device: torch.device) -> li
                 pipeline.loss(predictions, batch)
             finally:
                 sys.setprofile(before)
-    except Exception:  # noqa: S110 - met again, and reported, by the recording
+    except ENDS:
+        raise
+    except BaseException:  # noqa: S110 - met again, and reported, by the recording
         pass
     stages = []
     for name in found:

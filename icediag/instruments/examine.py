@@ -12,11 +12,12 @@ from icediag.recording import Recording, Unjudged
 
 from .bounds import record_bounds
 from .clock import record_clock
-from .containment import ExitedError, TimedOutError, contained
+from .containment import FORKS, ExitedError, TimedOutError, contained
 from .features import record_features
 from .histograms import record_histograms
 from .invariances import record_invariances
 from .loss_probe import record_loss
+from .paths import without_paths
 from .projection import project
 from .provenance import record_origins
 from .reasons import raised, reason_of
@@ -104,6 +105,7 @@ def examine(
     if "projection" in needs:
         needs = {*needs, "operations"}
     progress(FOLLOWING)
+    forks = FORKS.count
     try:
         with contained(timeout):
             recording = record(pipeline, batch_size=batch_size, device=device, seed=seed)
@@ -115,7 +117,7 @@ def examine(
             not_judged=(raised("dataset item", error, pipeline),),
         )
     if not recording.came_through:
-        return recording
+        return _with_forks(recording, FORKS.count - forks)
     for instrument in INSTRUMENTS:
         if instrument.field not in needs or (instrument.experiment and not experiments):
             continue
@@ -124,7 +126,7 @@ def examine(
             with contained(timeout):
                 seen = instrument.run(pipeline, batch_size=batch_size, device=device, seed=seed)
         except IcediagError as error:
-            reason = str(error)
+            reason = without_paths(str(error))
         except Exception as error:  # of the user's code, or ours: the other instruments go on
             reason = f"{instrument.title} failed: {reason_of(error, pipeline)}"
         else:
@@ -140,4 +142,16 @@ def examine(
             reason = next((item.reason for item in counted.not_judged), "no step was counted")
             missing = Unjudged(name="projection", reason=reason)
             recording = dataclasses.replace(recording, not_judged=(*recording.not_judged, missing))
-    return recording
+    return _with_forks(recording, FORKS.count - forks)
+
+
+def _with_forks(recording: Recording, forks: int) -> Recording:
+    """The recording, with a word on copies of this process that the pipeline made."""
+    if not forks:
+        return recording
+    reason = (
+        f"the pipeline forks: {forks} cop{'y' if forks == 1 else 'ies'} of this process; one that "
+        "came back to icediag was ended there"
+    )
+    missing = Unjudged(name="processes", reason=reason)
+    return dataclasses.replace(recording, not_judged=(*recording.not_judged, missing))

@@ -12,6 +12,7 @@ from icediag.pipeline import Pipeline
 from icediag.place import Location, Unjudged
 
 from .discover import belongs, user_packages
+from .paths import without_paths
 from .stages import relative_file
 
 #: Where code lies that is not the user's own.
@@ -30,7 +31,7 @@ def reason_of(error: BaseException, pipeline: Pipeline) -> str:
     """Type, place and message of an exception; the place is that of `place_of`."""
     place = place_of(error, pipeline)
     at = f" at {place.file}:{place.line}" if place else ""
-    message = " ".join(str(error).split())
+    message = without_paths(" ".join(str(error).split()))
     return f"{type(error).__name__}{at}" + (f": {message}" if message else "")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icediag.errors import IcediagError
+from icediag.errors import ENDS, IcediagError
 from icediag.pipeline import Pipeline
 from icediag.recording import Recording, Unjudged
 
@@ -193,9 +193,9 @@ def _once(
                 flow.paused = True
                 loss.backward()  # type: ignore[no-untyped-call]
                 run.backward = True
-    except IcediagError:
+    except (IcediagError, *ENDS):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         flow.unwind(0)
         run.not_judged.append(raised(at, error, pipeline))
     finally:

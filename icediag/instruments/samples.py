@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from icediag.errors import IcediagError
+from icediag.errors import ENDS, IcediagError
 from icediag.model.errors import DataError
 from icediag.pipeline import Pipeline
 from icediag.recording import Unjudged
@@ -47,9 +47,9 @@ def read_samples(pipeline: Pipeline, wanted: int, run: Run) -> list[Any]:
                     )
                 )
             samples.extend(itertools.islice(dataset, wanted))
-    except (IcediagError, DataError):
+    except (IcediagError, DataError, *ENDS):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         run.not_judged.append(
             Unjudged(
                 name="dataset item",
