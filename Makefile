@@ -3,11 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+CHECK := $(BIN)/icediag check --events 64 --batch-size 64 --fail-on never --format html,markdown
+
 .PHONY: demo test lint bench score readme check clean help
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo   set up, show the flow of a batch of simulated events, train a few steps"
+	@echo "make demo   set up, diagnose the case of the README and the default pipeline, write reports"
 	@echo "make test   set up, run the tests"
 	@echo "make lint   ruff, mypy and import-linter"
 	@echo "make bench  time collate, packing and recording beside their yardsticks"
@@ -35,9 +37,8 @@ help:
 	@touch $@
 
 demo: .venv/.run
-	$(BIN)/icediag shapes --events 256 --depth 1
-	rm -rf runs/demo
-	$(BIN)/icediag train --events 512 --batch-size 64 --epochs 2 --out runs/demo
+	$(CHECK) --fault case --out runs/demo/case
+	$(CHECK) --out runs/demo/default
 
 test: .venv/.test
 	$(BIN)/python -m pytest --numprocesses auto

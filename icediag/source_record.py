@@ -15,10 +15,12 @@ class Excerpt:
     Attributes:
         first: Number of the first of them.
         lines: The lines, without their ends; absolute paths in them are left out.
+        left_out: How many lines that follow are left out.
     """
 
     first: int
     lines: tuple[str, ...]
+    left_out: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +31,12 @@ class SourceRecord:
         excerpts: Line -> the lines round it.
         summaries: First line of a function -> the first sentence of its docstring, or of its
             class's where it has none.
+        bodies: First line of a function -> what it does: its lines without signature and docstring.
         files: File as recordings name it -> the same from the folder that the command ran in, in
             forward slashes, where it lies below that: what an editor or a code host can open.
     """
 
     excerpts: dict[str, Excerpt] = field(default_factory=dict)
     summaries: dict[str, str] = field(default_factory=dict)
+    bodies: dict[str, Excerpt] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)

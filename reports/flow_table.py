@@ -9,7 +9,7 @@ from icediag.finding import SEVERITIES, Diagnosis, Finding
 from icediag.recording import Recording
 
 from .drawing import SIGNS, drawn_stages
-from .numbers import percent
+from .numbers import brief, percent
 from .shapes import KIND_STYLES, SEVERITY_STYLES
 from .timing import AFTER, shares_of
 from .views import elsewhere, range_of, shape_of, views_of
@@ -54,7 +54,7 @@ def flow_table(recording: Recording, diagnosis: Diagnosis, width: int) -> Table 
         if row.view.findings:
             name.stylize("bold")
         shape = shape_of(output) if output is not None else ""
-        add(name, shape, range_of(output), row.view.findings, record.name)
+        add(name, shape, range_of(output, brief), row.view.findings, record.name)
     outside: dict[str, list[Finding]] = {
         name: [] for name in AFTER if any(name in known for known in shares.values())
     }

@@ -123,8 +123,11 @@ def _stage(view: StageView, label: str, depth: int) -> Iterator[str]:
         yield _tensors(taken)
     elif record.kind in WITHOUT_INPUT:
         yield f"**Input**: {WITHOUT_INPUT[record.kind]}"
-    if view.summary:
-        yield f"**Process**: {plain(view.summary)}"
+    if view.summary or view.body is not None:
+        yield f"**Process**: {plain(view.summary)}".rstrip(" :")
+    if view.body is not None:
+        more = [f"... {counted(view.body.left_out, 'line')} more"] if view.body.left_out else []
+        yield "\n".join(fenced([*view.body.lines, *more], "python"))
     if given:
         yield "**Output**"
         yield _tensors(given)

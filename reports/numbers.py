@@ -25,6 +25,13 @@ def number(value: Number | None) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def brief(value: Number | None) -> str:
+    """Three significant digits, for a narrow column."""
+    if value is None or isinstance(value, int) or not 1e-3 <= abs(value) < 999.5:
+        return number(value)
+    return f"{value:.3g}"
+
+
 def share(part: int, whole: int) -> str:
     """A share in percent; a few of very many are never shown as none."""
     if whole == 0:

@@ -1,10 +1,10 @@
 """The flow as reports tell it: stages in order, each with its findings, times and words."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from icediag.finding import SEVERITIES, Diagnosis, Finding, Severity
-from icediag.recording import Facts, Location, Recording, StageRecord, TensorRecord
+from icediag.recording import Facts, Location, Number, Recording, StageRecord, TensorRecord
 from icediag.source_record import Excerpt, place_key
 
 from .numbers import number
@@ -18,6 +18,7 @@ class StageView:
         id: Its anchor in a document.
         record: What was recorded.
         summary: What its code says of itself, "" if nothing.
+        body: The lines of its code, where they are known.
         findings: Those at this stage.
         inner: Stages that ran inside of it.
     """
@@ -25,6 +26,7 @@ class StageView:
     id: str
     record: StageRecord
     summary: str = ""
+    body: Excerpt | None = None
     findings: tuple[Finding, ...] = ()
     inner: "tuple[StageView, ...]" = ()
 
@@ -89,6 +91,7 @@ def views_of(recording: Recording, diagnosis: Diagnosis) -> tuple[StageView, ...
                 id=f"stage-{ids[id(record)]}",
                 record=record,
                 summary=recording.source.summaries.get(key, "") if recording.source else "",
+                body=recording.source.bodies.get(key) if recording.source else None,
                 findings=tuple(owners.get(id(record), ())),
                 inner=tuple(inner),
             )
@@ -156,15 +159,20 @@ def columns_of(tensor: TensorRecord) -> list[tuple[str, Facts]]:
     return [("", tensor.facts)] if tensor.facts is not None else []
 
 
-def range_of(tensor: TensorRecord | None) -> str:
-    """Smallest to largest value of all its columns: `0.025 … 1,234`."""
+def range_of(tensor: TensorRecord | None, write: Callable[[Number], str] = number) -> str:
+    """Smallest to largest value of all its columns: `0.025 … 1,234`.
+
+    Args:
+        tensor: Of which; None gives "".
+        write: How a number is written.
+    """
     facts = [facts for _, facts in columns_of(tensor)] if tensor is not None else []
     lows = [f.minimum for f in facts if f.minimum is not None]
     highs = [f.maximum for f in facts if f.maximum is not None]
     if not lows or not highs:
         return ""
     low, high = min(lows), max(highs)
-    return number(low) if low == high else f"{number(low)} … {number(high)}"
+    return write(low) if low == high else f"{write(low)} … {write(high)}"
 
 
 def title_of(tensor: TensorRecord) -> str:

@@ -1,6 +1,7 @@
 """Recordings and diagnoses that every report is to render: ours, failed, empty and hostile ones."""
 
 import dataclasses
+from functools import cache
 from typing import Any, TypeVar, cast
 
 from icediag.checks import judge
@@ -28,7 +29,9 @@ def told(recording: Recording) -> Case:
     return with_source(recording, diagnosis), diagnosis
 
 
+@cache
 def all_cases() -> dict[str, Case]:
+    """Made once in a process: two files of tests look at them."""
     small = NetworkConfig(d_model=8, n_heads=1, n_layers=1)
     fault = icecube(n_events=8, batch_size=8, config=small, faults=("case",))
     clean = icecube(n_events=8, batch_size=8, config=small)

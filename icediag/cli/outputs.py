@@ -62,16 +62,21 @@ def deliver(
             if one.file is not None and one.file != DIAGNOSIS:
                 written.append(folder / one.file)
                 write_atomically(written[-1], one.render(recording, diagnosis))
-    for one in formats:
+    printed = [one for one in formats if one.file is None or folder is None]
+    for one in printed:
         if one.name == "console":
             console = Console()
             color = console.color_system is not None
             _print(render_check(recording, diagnosis, width=console.width, color=color))
-        elif one.file is None or folder is None:
+        else:
             _print(one.render(recording, diagnosis))
-    if written and any(one.name == "console" for one in formats):
+    if not printed:
+        _print(f"{diagnosis.verdict}: {diagnosis.pipeline}\n")
+    # What another program reads from standard output holds nothing else.
+    if written and all(one.name == "console" for one in printed):
         # A line each, never folded: a path is there to be copied.
-        _print("\nwritten: " + "\n         ".join(str(file) for file in written) + "\n")
+        lead = "\nwritten: " if printed else "written: "
+        _print(lead + "\n         ".join(str(file) for file in written) + "\n")
 
 
 def _print(text: str) -> None:

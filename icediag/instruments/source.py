@@ -4,6 +4,7 @@ import ast
 import linecache
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from .stages import relative_file
 
 #: Lines before and after the line that is meant.
 BEFORE, AFTER = 3, 6
+#: Lines of a function's body that are kept.
+BODY = 20
 #: Longer lines are cut: a report is no place for embedded data.
 LONGEST = 200
 #: Text in quotes that is a path of this machine: it says whose machine it is, not what is wrong.
@@ -37,20 +40,25 @@ def read_source(places: Iterable[Location]) -> SourceRecord:
         wanted.setdefault(place.file, set()).add(place.line)
     excerpts: dict[str, Excerpt] = {}
     summaries: dict[str, str] = {}
+    bodies: dict[str, Excerpt] = {}
     files: dict[str, str] = {}
     here = Path.cwd().resolve()
     for name, file in _files(set(wanted)):
         if Path(file).is_relative_to(here):
             files[name] = Path(file).relative_to(here).as_posix()
         lines = [line.rstrip("\r\n") for line in linecache.getlines(file)]
-        said = _summaries(lines)
+        functions = _functions(lines)
         for number in sorted(wanted[name]):
             if not 1 <= number <= len(lines):
                 continue
             excerpts[place_key(name, number)] = _excerpt(lines, number)
-            if number in said:
-                summaries[place_key(name, number)] = said[number]
-    return SourceRecord(excerpts=excerpts, summaries=summaries, files=files)
+            if number in functions:
+                said, span = functions[number]
+                if said:
+                    summaries[place_key(name, number)] = said
+                if span is not None:
+                    bodies[place_key(name, number)] = _body(lines, *span)
+    return SourceRecord(excerpts=excerpts, summaries=summaries, bodies=bodies, files=files)
 
 
 def with_source(recording: Recording, diagnosis: Diagnosis) -> Recording:
@@ -93,15 +101,30 @@ def _clean(line: str) -> str:
     return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
 
 
-def _summaries(lines: list[str]) -> dict[int, str]:
-    """First line of each function, decorators included as Python counts them -> its summary."""
+def _body(lines: list[str], first: int, last: int) -> Excerpt:
+    kept = textwrap.dedent("\n".join(lines[first - 1 : min(last, first + BODY - 1)])).split("\n")
+    return Excerpt(
+        first=first,
+        lines=tuple(_clean(line) for line in kept),
+        left_out=max(0, last - first + 1 - BODY),
+    )
+
+
+#: Methods whose class says what they do, and mostly more.
+_PLAIN = frozenset({"forward", "__call__", "__getitem__", "__getitems__", "__iter__"})
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def _functions(lines: list[str]) -> dict[int, tuple[str, tuple[int, int] | None]]:
+    """First line of each function -> (its summary, first and last line of what it does).
+
+    The first line is that of its decorators, as Python counts.
+    """
     try:
         tree = ast.parse("\n".join(lines))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
-    found: dict[int, str] = {}
-    # These say what the class says, and mostly less.
-    plain = {"forward", "__call__", "__getitem__", "__getitems__", "__iter__"}
+    found: dict[int, tuple[str, tuple[int, int] | None]] = {}
     stack: list[tuple[ast.AST, str]] = [(tree, "")]
     while stack:
         node, above = stack.pop()
@@ -109,11 +132,19 @@ def _summaries(lines: list[str]) -> dict[int, str]:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             said = (ast.get_docstring(node) or "").strip()
             own = said.splitlines()[0].strip() if said else ""
-            own = above if above and (node.name in plain or not own) else own
-            if own and not isinstance(node, ast.ClassDef):
+            own = above if above and (node.name in _PLAIN or not own) else own
+            if isinstance(node, Function):
                 first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-                found[first] = _clean(own)
+                found[first] = _clean(own), _span(node)
             # A method speaks with its class's words, a function within a function with none.
             inherited = own if isinstance(node, ast.ClassDef) else ""
         stack.extend((child, inherited) for child in ast.iter_child_nodes(node))
     return found
+
+
+def _span(node: Function) -> tuple[int, int] | None:
+    """First and last line of what a function does; None where it does nothing."""
+    does = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+    if not does or does[0].lineno == node.lineno:  # a function in one line is its own excerpt
+        return None
+    return does[0].lineno, node.end_lineno or does[-1].lineno

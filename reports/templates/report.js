@@ -94,11 +94,16 @@
     follow();
   }
 
-  // On paper everything is open.
-  let closed = [];
+  // On paper everything is open, and each stage with a finding has its table.
+  let closed = [], unseen = [];
   window.addEventListener("beforeprint", () => {
     closed = [...document.querySelectorAll("details:not([open])")];
+    unseen = [...document.querySelectorAll(".stage-details[hidden]:is(.error, .warning, .note)")];
     for (const one of closed) one.open = true;
+    for (const one of unseen) one.hidden = false;
   });
-  window.addEventListener("afterprint", () => { for (const one of closed) one.open = false; });
+  window.addEventListener("afterprint", () => {
+    for (const one of closed) one.open = false;
+    for (const one of unseen) one.hidden = true;
+  });
 })();
