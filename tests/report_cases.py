@@ -20,7 +20,7 @@ Case = tuple[Recording, Diagnosis]
 HOSTILE = (
     '</script><img src=x onerror=alert(1)> | `a` *b* ]]> %0A::error:: "q" \x1b[31m \u2028\ud800'
 )
-NEEDS = ("provenance", "bounds", "histograms")
+NEEDS = ("provenance", "weighing", "bounds", "histograms")
 NAMES = ("clean", "case", "timed", "failed", "empty", "hostile")
 
 
