@@ -113,13 +113,13 @@ def test_an_instrument_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch
         raise ZeroDivisionError("in the instrument")
 
     before = examination.INSTRUMENTS
-    instruments = (Instrument(field="provenance", title="breaking", run=broken), before[-1])
+    instruments = (Instrument(field="features", title="breaking", run=broken), before[-1])
     monkeypatch.setattr(examination, "INSTRUMENTS", instruments)
-    needs = {"provenance", instruments[1].field}
+    needs = {"features", instruments[1].field}
     recording = examine(icecube(n_events=8), needs=needs, batch_size=8)
-    assert recording.provenance is None and getattr(recording, instruments[1].field) is not None
-    diagnosis = judge(recording, chosen(["N01"]))
-    assert [item.name for item in diagnosis.not_judged] == ["provenance", "normalized-relative"]
+    assert recording.features is None and getattr(recording, instruments[1].field) is not None
+    diagnosis = judge(recording, chosen(["F06"]))
+    assert [item.name for item in diagnosis.not_judged] == ["features", "constant-feature"]
     assert all("ZeroDivisionError" in item.reason for item in diagnosis.not_judged)
 
 

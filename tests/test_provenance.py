@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from icediag import Pipeline, Raw
 from icediag.checks import judge, normalized_relative, normalized_weights
 from icediag.icecube import pipeline
-from icediag.instruments.provenance import index_tensors, raw_columns, record_origins
+from icediag.instruments.origins import index_tensors, raw_columns
+from icediag.instruments.provenance import record_origins
 from icediag.instruments.recognise import recognise, round_off
 from icediag.instruments.record import record
 from icediag.provenance_record import Origin, ProvenanceRecord

@@ -60,7 +60,7 @@ def shapes(
 
     from icediag.checks import judge
     from icediag.instruments.bounds import record_bounds
-    from icediag.instruments.provenance import record_origins
+    from icediag.instruments.provenance import record_with_origins
     from icediag.instruments.record import record
     from icediag.reports.shapes import render_shapes
 
@@ -83,10 +83,8 @@ def shapes(
         loaded = replay(loaded, batch)
         batch_size = 1
     place = resolve_device(device, loaded)
-    recording = record(loaded, batch_size=batch_size, device=place, seed=seed)
-    if origins:
-        found = record_origins(loaded, batch_size=batch_size, device=place, seed=seed)
-        recording = replace(recording, provenance=found)
+    run = record_with_origins if origins else record
+    recording = run(loaded, batch_size=batch_size, device=place, seed=seed)
     if bounds:
         proved = record_bounds(loaded, batch_size=batch_size, device=place, seed=seed)
         recording = replace(recording, bounds=proved)

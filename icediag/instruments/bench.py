@@ -17,7 +17,7 @@ from icediag.icecube import pipeline
 from icediag.model.faults.packing_loop import pack_one_by_one
 from icediag.model.packing import pack, plan_packing
 
-from .provenance import record_origins
+from .provenance import record_with_origins
 from .record import record
 
 Clock = Callable[[], float]
@@ -155,7 +155,7 @@ def measure(n_events: int, *, repeats: int, seed: int = 0) -> list[BenchRow]:
     recordings: tuple[tuple[str, Callable[[], Any]], ...] = (
         ("shapes alone", lambda: record(built, values=False)),
         ("shapes and values", lambda: record(built)),
-        ("everything: also raw columns", lambda: (record(built), record_origins(built))),
+        ("everything: also raw columns", lambda: record_with_origins(built)),
     )
     for name, recorded in recordings:
         rows.append(

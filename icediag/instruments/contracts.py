@@ -4,7 +4,7 @@ Rides on the recorder's own pass: shapes and dtypes are compared when a tensor i
 the facts that are taken anyway.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from icediag.recording import Facts, Role
 from .axes import pairs
 from .declared import Declared, declared_in
 from .dims import Misfit, Sizes, UnreadableError, fit
-from .flow import Flow, SeenStage
+from .flow import Flow, Looker, SeenStage
 from .seen_contract import Ranged, SeenContract, worst_of, written
 from .signatures import owner_of
 from .terms import Terms, dtype_fits, terms_of
@@ -39,15 +39,20 @@ class ContractFlow(Flow):
     Args:
         values: As for `Flow`; without, ranges are not compared.
         contracts: Of the pipeline.
+        lookers: As for `Flow`.
     """
 
-    def __init__(self, values: Values | None, contracts: Mapping[str, Mapping[str, Any]]) -> None:
-        super().__init__(values)
+    def __init__(
+        self,
+        values: Values | None,
+        contracts: Mapping[str, Mapping[str, Any]],
+        lookers: Sequence[Looker] = (),
+    ) -> None:
+        super().__init__(values, lookers)
         self.seen: dict[Key, SeenContract] = {}
         self.unread: dict[str, str] = {}
         self.met: set[tuple[str, str]] = set()
         self._contracts = contracts
-        self._owners: dict[int, str] = {}
         self._scopes: list[dict[tuple[Role | None, str], Sizes]] = []
         # Fields of a container that goes from stage to stage are compared once.
         self._fields: Any = WeakTensorKeyDictionary()
@@ -56,8 +61,6 @@ class ContractFlow(Flow):
         """Enter a stage: names of axes begin anew."""
         stage = super().begin(name, kind, owner)
         self._scopes.append({})
-        if owner is not None:
-            self._owners.setdefault(id(stage), owner_of(owner, name))
         return stage
 
     def end(self, error: BaseException | None = None) -> None:
@@ -76,7 +79,7 @@ class ContractFlow(Flow):
     def note_batch(self, stage: SeenStage, name: str, batch: Any, annotation: Any) -> None:
         """Compare the batch with what the stage that takes it declares."""
         declared = declared_in(batch, annotation, name)
-        if not declared and self._owners.get(id(stage)) not in self._contracts:
+        if not declared and stage.owner not in self._contracts:
             return
         for path, tensor in leaves(batch, name):
             self.compare(stage, "in", path, tensor, declared.get(path))
@@ -96,7 +99,7 @@ class ContractFlow(Flow):
         """Compare one tensor."""
         if role == "grad" or stage.calls > COMPARED_CALLS or not self._scopes:
             return
-        owner = self._owners.get(id(stage), "")
+        owner = stage.owner
         ways = terms_of(declared.annotation) if declared is not None else ()
         if declared is not None and isinstance(declared.annotation, str):
             self._not_read(owner, path, declared.annotation)
@@ -203,7 +206,7 @@ class ContractFlow(Flow):
             seen.sizes = ()
 
     def _values_of(self, seen: SeenContract, way: Terms, tensor: Tensor, call: int) -> None:
-        known, _ = self._known.get(tensor, (None, None))
+        known = self._known.get(tensor)
         if known is None:
             return
         number = known[0]
@@ -244,6 +247,8 @@ class ContractFlow(Flow):
 
 
 def _shape_of(tensor: Tensor) -> tuple[int, ...] | None:
+    if tensor.is_nested:
+        return None
     try:
         return tuple(int(size) for size in tensor.shape)
     except (RuntimeError, TypeError, NotImplementedError):

@@ -19,7 +19,7 @@ from .invariances import record_invariances
 from .loss_probe import record_loss
 from .paths import without_paths
 from .projection import project
-from .provenance import record_origins
+from .provenance import record_with_origins
 from .reasons import raised, reason_of
 from .record import record
 from .weighing import record_weighing
@@ -51,7 +51,6 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument(field="lines", title="counting lines", run=record_lines),
     Instrument(field="operations", title="counting operations", run=record_operations),
     Instrument(field="histograms", title="counting values", run=record_histograms),
-    Instrument(field="provenance", title="recognising raw columns", run=record_origins),
     Instrument(field="weighing", title="looking for weighted means", run=record_weighing),
     Instrument(field="invariances", title="regrouping events", run=record_invariances),
     Instrument(field="loss_probe", title="probing the loss", run=record_loss),
@@ -106,9 +105,10 @@ def examine(
         needs = {*needs, "operations"}
     progress(FOLLOWING)
     forks = FORKS.count
+    follow = record_with_origins if "provenance" in needs else record
     try:
         with contained(timeout):
-            recording = record(pipeline, batch_size=batch_size, device=device, seed=seed)
+            recording = follow(pipeline, batch_size=batch_size, device=device, seed=seed)
     except (TimedOutError, ExitedError) as error:
         # Where the batch was read or prepared; later, the recorder itself says where.
         recording = Recording(

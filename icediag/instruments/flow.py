@@ -4,10 +4,10 @@ Modules are watched by hooks, functions by wrappers; both are gone afterwards. W
 plain and mutable; `record` turns it into a `Recording`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from icediag.recording import Kind, Location, Role
 
 from .declared import Declared, declared_in
-from .signatures import arguments_of, hints_of
+from .layouts import ragged_axes, sizes_of
+from .looked import Looked, version_of
+from .signatures import arguments_of, hints_of, owner_of
 from .stages import FunctionStage, location_of, wrapped
 from .trees import leaves
 from .values import Values
@@ -54,9 +56,20 @@ class SeenStage:
     depth: int
     type: str = ""
     location: Location | None = None
+    owner: str = ""
     calls: int = 0
     tensors: dict[tuple[Role, str], SeenTensor] = field(default_factory=dict)
     failed: str | None = None
+
+
+class Looker(Protocol):
+    """Something else that looks at the tensors of a flow."""
+
+    def met(
+        self, flow: "Flow", stage: SeenStage, role: Role, path: str, tensor: Tensor, annotation: Any
+    ) -> None:
+        """Told of each tensor that is noted."""
+        ...
 
 
 class Flow:
@@ -64,16 +77,18 @@ class Flow:
 
     Args:
         values: Where value facts are collected; None notes shapes alone.
+        lookers: Told of every tensor beside.
     """
 
-    def __init__(self, values: Values | None) -> None:
+    def __init__(self, values: Values | None, lookers: Sequence[Looker] = ()) -> None:
         self.stages: dict[tuple[str, ...], SeenStage] = {}
         #: The batch itself: as an argument it is not listed again, `collate` shows it.
         self.batch: Any = None
         self._values = values
+        self._lookers = lookers
         self._open: list[tuple[str, ...]] = []
         # A tensor that one stage hands to the next is looked at once.
-        self._known: Any = WeakTensorKeyDictionary()
+        self._known: Looked[tuple[int, list[int]]] = Looked()
         self._awaited: Any = WeakTensorKeyDictionary()
         self._hooks = ExitStack()
         #: While the backward pass runs: what activation checkpointing computes again is no stage.
@@ -87,6 +102,7 @@ class Flow:
             stage = self.stages[key] = SeenStage(name, kind, len(self._open))
             if owner is not None:
                 stage.location = location_of(owner)
+                stage.owner = owner_of(owner, name)
                 stage.type = type(owner).__name__ if isinstance(owner, nn.Module) else ""
         stage.calls += 1
         self._open.append(key)
@@ -130,7 +146,7 @@ class Flow:
         self, stage: SeenStage, role: Role, path: str, tensor: Tensor, annotation: Any = None
     ) -> None:
         """Note one tensor."""
-        shape = tuple(tensor.shape)
+        shape = sizes_of(tensor)
         seen = stage.tensors.get((role, path))
         if seen is None:
             seen = stage.tensors[role, path] = SeenTensor(
@@ -139,7 +155,7 @@ class Flow:
                 shape,
                 str(tensor.dtype).removeprefix("torch."),
                 str(tensor.device),
-                [False] * len(shape),
+                ragged_axes(tensor),
                 annotation=annotation,
             )
         elif len(seen.shape) == len(shape):
@@ -147,12 +163,14 @@ class Flow:
                 varies or old != new
                 for varies, old, new in zip(seen.varies, seen.shape, shape, strict=True)
             ]
+        for looker in self._lookers:
+            looker.met(self, stage, role, path, tensor, annotation)
         if self._values is None or (stage.calls > VALUED_CALLS and role != "grad"):
             return
-        known, version = self._known.get(tensor, (None, None))
-        if known is None or version != _version(tensor):
+        known = self._known.get(tensor)
+        if known is None:
             known = self._look(tensor)
-            self._known[tensor] = (known, _version(tensor))
+            self._known.put(tensor, known)
         number, columns = known
         seen.numbers.append(number)
         if columns:
@@ -173,11 +191,11 @@ class Flow:
         """Have the gradient noted when the backward pass comes by, once for all that wait."""
         version, waiting = self._awaited.get(tensor, (None, None))
         # What a tensor held before it was changed in place has a gradient of its own.
-        if waiting is not None and version == _version(tensor):
+        if waiting is not None and version == version_of(tensor):
             waiting.append((stage, path))
             return
         waiting = [(stage, path)]
-        self._awaited[tensor] = (_version(tensor), waiting)
+        self._awaited[tensor] = (version_of(tensor), waiting)
 
         def arrived(gradient: Tensor) -> None:
             for stage, path in waiting:
@@ -190,11 +208,6 @@ class Flow:
     def close(self) -> None:
         """Take back the hooks that wait for gradients."""
         self._hooks.close()
-
-
-def _version(tensor: Tensor) -> int:
-    """How often a tensor was changed in place; inference tensors do not count."""
-    return -1 if tensor.is_inference() else tensor._version  # noqa: SLF001 - the only way
 
 
 def note_arguments(

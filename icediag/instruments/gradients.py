@@ -37,14 +37,19 @@ def parameter_records(model: Any) -> tuple[ParameterRecord, ...]:
         for name, parameters in _groups(model)
     ]
     norms = []
-    for _, parameters in groups:
+    seen = []
+    for name, parameters in groups:
         weights = [p.detach() for p in parameters if p.is_floating_point() or p.is_complex()]
         gradients = [
             p.grad.coalesce().values() if p.grad.is_sparse else p.grad
             for p in parameters
             if p.grad is not None
         ]
-        norms += [_norm(weights), _norm(gradients)]
+        both = [_norm(weights), _norm(gradients)]
+        # Of a wrapper of the user's own there may be nothing to read.
+        if all(type(norm) is Tensor for norm in both):
+            norms += both
+            seen.append((name, parameters))
     found = torch.stack([norm.double().cpu() for norm in norms]).tolist() if norms else []
     return tuple(
         ParameterRecord(
@@ -57,7 +62,7 @@ def parameter_records(model: Any) -> tuple[ParameterRecord, ...]:
             weight_norm=found[2 * i],
             gradient_norm=found[2 * i + 1],
         )
-        for i, (name, parameters) in enumerate(groups)
+        for i, (name, parameters) in enumerate(seen)
     )
 
 

@@ -11,6 +11,7 @@ from icediag.recording import Unjudged, singular
 
 from .axes import Axes, Sizes, annotated_axes, pairs, plural_of_count
 from .flow import Flow, SeenTensor
+from .layouts import sizes_of
 from .ragged import Ragged, find_ragged
 from .trees import integers, leaves
 
@@ -74,8 +75,8 @@ def name_axes(run: Run, small: Run, n_samples: int) -> tuple[Axes, list[Ragged]]
     axes = Axes()
     if run.batch is None or small.batch is None:
         return axes, []
-    large_shapes = {path: tuple(tensor.shape) for path, tensor in leaves(run.batch)}
-    small_shapes = {path: tuple(tensor.shape) for path, tensor in leaves(small.batch)}
+    large_shapes = {path: sizes_of(tensor) for path, tensor in leaves(run.batch)}
+    small_shapes = {path: sizes_of(tensor) for path, tensor in leaves(small.batch)}
 
     # What the author of the code calls them.
     annotations = dict(_field_annotations(run.batch))

@@ -1,10 +1,9 @@
 """Provenance: which raw column reached which stage, and by what map.
 
-One forward pass; every input and output that has as many rows as a raw column, or as an index
-tensor of the batch, is held against the raw columns. What is not recognised to rounding is unknown.
+Rides on the recorder's own pass; where a logarithm was found, a few samples are sent once more.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,154 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
-from icediag.pipeline import Pipeline, Raw
+from icediag.pipeline import Pipeline
 from icediag.provenance_record import Origin, OriginRecord, ProvenanceRecord, RawContract
+from icediag.recording import Recording, Unjudged
 
 from .flow import Flow, SeenStage
-from .recognise import F64, I64, recognise, round_off
-from .record import follow
-from .signatures import owner_of
+from .naming import small_size
+from .origins import Origins, as_float64, raw_columns
+from .reasons import reason_of
+from .recognise import round_off
+from .record import follow, record
 from .terms import terms_of
-from .trees import leaves
-
-#: Tables of more columns are hidden layers, not features.
-MOST_COLUMNS = 16
-#: Stages that hand on the raw data themselves: there is nothing to find out about these.
-SOURCES = ("item", "collate")
-
-
-def raw_columns(pipeline: Pipeline, batch: Any) -> dict[str, Tensor]:
-    """Raw columns of a batch: those the pipeline declares, else its own floating columns.
-
-    Columns that a declared function fails to give are left out.
-    """
-    found: dict[str, Tensor] = {}
-    for name, column in pipeline.raw.items():
-        try:
-            values = column(batch)
-        except Exception:  # noqa: S112 - of no use here
-            continue
-        if getattr(values, "ndim", None) == 1:
-            found[name] = values
-    if found:
-        return found
-    for path, tensor in leaves(batch):
-        if not tensor.is_floating_point() or tensor.layout != torch.strided:
-            continue
-        path = path or "batch"
-        if tensor.ndim == 1:
-            found[path] = tensor
-        elif tensor.ndim == 2 and tensor.shape[1] <= MOST_COLUMNS:
-            found |= {f"{path}[{i}]": column for i, column in enumerate(tensor.unbind(1))}
-    return found
-
-
-def index_tensors(batch: Any) -> dict[str, I64]:
-    """Tensors of the batch that may say where rows come from or belong to."""
-    whole = (torch.int16, torch.int32, torch.int64)
-    found: dict[str, I64] = {}
-    for path, tensor in leaves(batch):
-        if tensor.ndim == 1 and tensor.dtype in whole and tensor.numel():
-            values: I64 = tensor.detach().cpu().to(torch.int64).numpy()
-            # Numbers far above the number of rows are names, not positions.
-            if values.min() >= 0 and values.max() <= 4 * values.size:
-                found[path] = values
-    return found
-
-
-def as_float64(tensor: Tensor) -> F64:
-    """Values of a tensor, exactly, on the host."""
-    values: F64 = tensor.detach().cpu().double().numpy()
-    return values
-
-
-class OriginFlow(Flow):
-    """A flow that recognises what it meets instead of measuring it.
-
-    Args:
-        columns: batch -> raw columns.
-    """
-
-    def __init__(self, columns: Callable[[Any], dict[str, Tensor]]) -> None:
-        super().__init__(None)
-        #: Arguments of one axis, by owner and path: weights, and what groups them.
-        self.arguments: dict[str, dict[str, Tensor]] = {}
-        self.origins: list[OriginRecord] = []
-        #: Rows that a stage's first axis has, by owner: (most taken, most given).
-        self.rows: dict[str, tuple[int, int]] = {}
-        #: What signatures declare to be raw: (owner, argument) -> contract.
-        self.declared: dict[tuple[str, str], Raw] = {}
-        self._columns = columns
-        self._owners: dict[int, str] = {}
-        self._raw: dict[str, F64] | None = None
-        self._indices: dict[str, I64] = {}
-        self._recognised: Any = WeakTensorKeyDictionary()
-
-    def begin(self, name: str, kind: Any, owner: Any = None) -> SeenStage:
-        """Enter a stage, and remember whose it is."""
-        stage = super().begin(name, kind, owner)
-        self._owners.setdefault(id(stage), owner_of(owner, name))
-        return stage
-
-    def note_tensor(
-        self, stage: SeenStage, role: Any, path: str, tensor: Tensor, annotation: Any = None
-    ) -> None:
-        """Recognise one tensor, at the first call of its stage."""
-        super().note_tensor(stage, role, path, tensor, annotation)
-        if stage.kind in SOURCES or role == "grad" or stage.calls > 1 or self.batch is None:
-            return
-        owner = self._owners[id(stage)]
-        raw = next((terms.raw for terms in terms_of(annotation) if terms.raw is not None), None)
-        if raw is not None and role == "in":
-            self.declared[owner, path] = raw
-        if tensor.ndim:
-            taken, given = self.rows.get(owner, (0, 0))
-            n = tensor.shape[0]
-            self.rows[owner] = (max(taken, n), given) if role == "in" else (taken, max(given, n))
-        if self._raw is None:
-            self._raw = {
-                name: as_float64(column) for name, column in self._columns(self.batch).items()
-            }
-            self._indices = index_tensors(self.batch)
-        if tensor.layout != torch.strided or tensor.is_complex() or tensor.dtype == torch.bool:
-            return
-        if role == "in" and tensor.ndim == 1 and tensor.layout == torch.strided:
-            self.arguments.setdefault(owner, {})[path] = tensor.detach()
-        found = self._recognised.get(tensor)
-        if found is None:
-            found = self._recognised[tensor] = list(self._columns_of(tensor))
-        place = stage.location
-        self.origins.extend(
-            OriginRecord(
-                stage=stage.name,
-                owner=owner,
-                role=role,
-                path=path,
-                column=column,
-                origin=origin,
-                negative=float((values < 0).mean()),
-                spread=float(values.std()),
-                file=place.file if place else None,
-                line=place.line if place else None,
-            )
-            for column, origin, values in found
-        )
-
-    def _columns_of(self, tensor: Tensor) -> Iterator[tuple[int | None, Origin | None, F64]]:
-        assert self._raw is not None
-        lengths = {x.size for x in (*self._raw.values(), *self._indices.values())}
-        if tensor.ndim not in (1, 2) or tensor.shape[0] not in lengths or not tensor.numel():
-            return
-        eps = torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
-        table = as_float64(tensor)
-        if tensor.ndim == 1:
-            yield None, recognise(table, eps, self._raw, self._indices), table
-        elif tensor.shape[1] <= MOST_COLUMNS:
-            for i in range(table.shape[1]):
-                column = np.ascontiguousarray(table[:, i])
-                yield i, recognise(column, eps, self._raw, self._indices), column
 
 
 class _Watch(Flow):
@@ -175,6 +38,8 @@ class _Watch(Flow):
     ) -> None:
         """Keep the value of the row, where it is one of those that are wanted."""
         super().note_tensor(stage, role, path, tensor, annotation)
+        if tensor.layout != torch.strided or tensor.is_nested or not tensor.numel():
+            return
         for column in (None, *range(tensor.shape[1] if tensor.ndim == 2 else 0)):
             key = (stage.name, role, path, column)
             fits = tensor.ndim == (1 if column is None else 2)
@@ -183,13 +48,32 @@ class _Watch(Flow):
                 self.values[key] = float(at.detach())
 
 
+def record_with_origins(
+    pipeline: Pipeline, *, batch_size: int | None = None, device: str = "cpu", seed: int = 0
+) -> Recording:
+    """Record one batch, and recognise on the way what reaches every stage.
+
+    Arguments and errors as for `record`.
+    """
+    found = Origins(partial(raw_columns, pipeline))
+    recording = record(pipeline, batch_size=batch_size, device=device, seed=seed, lookers=(found,))
+    if recording.loss is None:
+        return recording
+    try:
+        if found.failure is not None:
+            raise found.failure
+        seen = _finished(pipeline, found, batch_size=recording.batch_size, device=device, seed=seed)
+    except Exception as error:  # of the user's code, or ours: the recording stands
+        reason = f"recognising raw columns failed: {reason_of(error, pipeline)}"
+        missing = Unjudged(name="provenance", reason=reason)
+        return replace(recording, not_judged=(*recording.not_judged, missing))
+    return replace(recording, provenance=seen)
+
+
 def record_origins(
     pipeline: Pipeline, *, batch_size: int | None = None, device: str = "cpu", seed: int = 0
 ) -> ProvenanceRecord:
-    """Recognise what reaches every stage.
-
-    Where a logarithm was found, the batch is sent once more with one value of its raw column set to
-    0: what arrives then tells what the argument of the logarithm is kept away from 0 by.
+    """Recognise what reaches every stage, in one forward pass of its own.
 
     Args:
         pipeline: What to look at.
@@ -200,33 +84,45 @@ def record_origins(
     Raises:
         IcediagError: The data set is empty, or a stage that the pipeline names does not exist.
     """
-    flow = OriginFlow(partial(raw_columns, pipeline))
-    follow(pipeline, flow, batch_size=batch_size, device=device, seed=seed)
-    origins = list(flow.origins)
+    found = Origins(partial(raw_columns, pipeline))
+    size = pipeline.batch_size if batch_size is None else batch_size
+    follow(pipeline, Flow(None, (found,)), batch_size=size, device=device, seed=seed)
+    if found.failure is not None:
+        raise found.failure
+    return _finished(pipeline, found, batch_size=size, device=device, seed=seed)
+
+
+def _finished(
+    pipeline: Pipeline, found: Origins, *, batch_size: int, device: str, seed: int
+) -> ProvenanceRecord:
+    """Put in what a logarithm keeps away from 0, the contracts, and the sums of weights.
+
+    Where a logarithm was found, a few samples are sent once more with one value of its raw column
+    set to 0: what arrives then tells what the argument of the logarithm is kept away from 0 by.
+    """
+    origins = list(found.origins)
     logarithms = {
-        (record.stage, record.role, record.path, record.column): record.origin
-        for record in origins
-        if record.origin is not None
-        and record.origin.map == "logarithm"
-        and record.origin.rows is None
+        (seen.stage, seen.role, seen.path, seen.column): seen.origin
+        for seen in origins
+        if seen.origin is not None and seen.origin.map == "logarithm" and seen.origin.rows is None
     }
     for name in {origin.column for origin in logarithms.values()}:
         wanted = {key for key, origin in logarithms.items() if origin.column == name}
         watch = _Watch(wanted, row=0)
         probed = replace(pipeline, collate=partial(_with_zero, pipeline, name))
-        follow(probed, watch, batch_size=batch_size, device=device, seed=seed)
-        for i, record in enumerate(origins):
-            value = watch.values.get((record.stage, record.role, record.path, record.column))
-            if value is not None and record.origin is not None and record.origin.column == name:
-                origins[i] = replace(record, origin=_with_floor(record.origin, value))
-    contracts = tuple(_contracts(pipeline, flow, origins))
+        follow(probed, watch, batch_size=small_size(batch_size), device=device, seed=seed)
+        for i, seen in enumerate(origins):
+            value = watch.values.get((seen.stage, seen.role, seen.path, seen.column))
+            if value is not None and seen.origin is not None and seen.origin.column == name:
+                origins[i] = replace(seen, origin=_with_floor(seen.origin, value))
+    contracts = tuple(_contracts(pipeline, found, origins))
     pooled = {(contract.owner, contract.argument) for contract in contracts if contract.pools}
     return ProvenanceRecord(
         origins=tuple(
-            _with_sums(record, flow.arguments.get(record.owner, {}))
-            if record.role == "in" and (record.owner, record.path) in pooled
-            else record
-            for record in origins
+            _with_sums(seen, found.arguments.get(seen.owner, {}))
+            if seen.role == "in" and (seen.owner, seen.path) in pooled
+            else seen
+            for seen in origins
         ),
         contracts=contracts,
     )
@@ -280,17 +176,17 @@ def _with_floor(origin: Origin, at_zero: float) -> Origin:
 
 
 def _contracts(
-    pipeline: Pipeline, flow: OriginFlow, origins: list[OriginRecord]
+    pipeline: Pipeline, found: Origins, origins: list[OriginRecord]
 ) -> Iterator[RawContract]:
     """What signatures and the pipeline declare to be raw, and whether that was seen."""
-    declared = dict(flow.declared)
+    declared = dict(found.declared)
     for owner, arguments in pipeline.contracts.items():
         for argument, contract in arguments.items():
             for terms in terms_of(contract):
                 if terms.raw is not None:
                     declared[owner, argument] = terms.raw
     for (owner, argument), raw in declared.items():
-        taken, given = flow.rows.get(owner, (0, 0))
+        taken, given = found.rows.get(owner, (0, 0))
         yield RawContract(
             owner=owner,
             argument=argument,

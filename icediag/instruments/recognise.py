@@ -7,8 +7,9 @@ as themselves alone, because any column of two values is an affine map of any ot
 
 # N rows, G groups
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -44,10 +45,72 @@ def _distinct(x: F64) -> bool:
     return np.unique(x[: 8 * SCREEN]).size >= DISTINCT or np.unique(x).size >= DISTINCT
 
 
+@dataclass(eq=False)
+class Column:
+    """A column of numbers, and what is asked of it again and again.
+
+    Attributes:
+        values: `(N,)`.
+    """
+
+    values: F64
+
+    @cached_property
+    def distinct(self) -> bool:
+        """Whether it has enough different values to tell maps apart."""
+        return _distinct(self.values)
+
+    @cached_property
+    def usable(self) -> bool:
+        """Whether all of it is finite, and not all the same."""
+        x = self.values
+        return x.size > 0 and bool(np.isfinite(x).all()) and x.min() != x.max()
+
+    @cached_property
+    def few(self) -> I64:
+        """Rows on which candidates are turned down: the ends of the range, and some between."""
+        between = np.arange(0, self.values.size, max(1, self.values.size // SCREEN))
+        return np.array([self.values.argmin(), self.values.argmax(), *between])
+
+    @cached_property
+    def logarithms(self) -> dict[float, F64]:
+        """By what is added to the argument, where that leaves no pole; made when asked for."""
+        return {}
+
+    def logarithm(self, floor: float) -> F64:
+        """log10(values + floor)."""
+        if floor not in self.logarithms:
+            self.logarithms[floor] = np.log10(self.values + floor)
+        return self.logarithms[floor]
+
+    def taken(self, index: I64) -> "Column":
+        """The column in another order of rows."""
+        if id(index) not in self._taken:
+            self._taken[id(index)] = (index, Column(self.values[index]))
+        return self._taken[id(index)][1]
+
+    @cached_property
+    def _taken(self) -> dict[int, tuple[I64, "Column"]]:
+        return {}
+
+
 def _tolerance(eps: float, slope: float, fx: F64, offset: float, y: F64) -> float:
     """What rounding explains. The argument of a map is rounded at its own size, not at y's."""
     largest = abs(slope) * float(np.abs(fx).max()) + abs(offset) + float(np.abs(y).max())
     return ROUNDINGS * eps * largest
+
+
+def _may_be_line(fx: F64, y: F64, eps: float) -> bool:
+    """Whether a few rows, the ends of fx first, allow that y = slope * fx + offset."""
+    if fx[0] == fx[1] or not (np.isfinite(fx[0]) and np.isfinite(fx[1])):
+        return False
+    slope = (y[1] - y[0]) / (fx[1] - fx[0])
+    if slope == 0 or not np.isfinite(slope):
+        return False
+    offset = y[0] - slope * fx[0]
+    # Only the few are looked at for the tolerance; of all rows y may be larger.
+    tolerance = 4 * _tolerance(eps, slope, fx, offset, y)
+    return bool(np.abs(slope * fx + offset - y).max() <= 2 * tolerance)
 
 
 def _line(fx: F64, y: F64, eps: float) -> tuple[float, float, float, float] | None:
@@ -103,26 +166,31 @@ def _linear(kind: Origin, fx: F64, y: F64, eps: float) -> Origin | None:
     return _tidy(found, fx, y)
 
 
-def _of_column(name: str, x: F64, y: F64, eps: float) -> Origin | None:
+def _of_column(name: str, column: Column, seen: Column, eps: float) -> Origin | None:
     """One raw column in the same row order."""
+    x, y = column.values, seen.values
     n = y.size
-    if np.array_equal(x, y):
+    few = column.few
+    x_few, y_few = x[few], y[few]
+    if np.array_equal(x_few, y_few) and np.array_equal(x, y):
         return Origin(column=name, map="identity", compared=n)
-    if not _distinct(x) or not _distinct(y):
+    if not column.distinct or not seen.distinct:
         return None
     # float32 keeps every raw value of ours; a tensor with fewer bits rounds them.
     if eps > np.finfo(np.float32).eps and np.abs(x - y).max() <= eps * np.abs(x).max():
         apart = np.abs(x - y)
         if bool((apart <= eps * np.abs(x)).all()):
             return Origin(column=name, map="cast", residual=float(apart.max()), compared=n)
-    if (found := _linear(Origin(column=name, map="affine"), x, y, eps)) is not None:
-        return found
-    if x.min() >= 0:
+    if _may_be_line(x_few, y_few, eps):
+        found = _linear(Origin(column=name, map="affine"), x, y, eps)
+        if found is not None:
+            return found
+    if x_few[0] >= 0:
         for floor in FLOORS:
-            argument = x + floor
-            if argument.min() > 0:
+            if x_few[0] + floor > 0 and _may_be_line(np.log10(x_few + floor), y_few, eps):
                 logarithm = Origin(column=name, map="logarithm", floor=floor)
-                if (found := _linear(logarithm, np.log10(argument), y, eps)) is not None:
+                found = _linear(logarithm, column.logarithm(floor), y, eps)
+                if found is not None:
                     return found
     return _clipped(name, x, y, eps)
 
@@ -158,8 +226,6 @@ def _clipped(name: str, x: F64, y: F64, eps: float) -> Origin | None:
 
 def _by_group(name: str, x: F64, y: F64, eps: float, path: str, group: I64) -> Origin | None:
     """An offset, or an offset and a scale, of each group's own."""
-    if not _distinct(x) or not _distinct(y):
-        return None
     n_groups = int(group.max()) + 1
     count = np.bincount(group, minlength=n_groups).clip(min=1)
 
@@ -214,54 +280,61 @@ def _by_group(name: str, x: F64, y: F64, eps: float, path: str, group: I64) -> O
 
 
 def _orders(
-    raw: dict[str, F64], indices: dict[str, I64], n: int
-) -> Iterator[tuple[str, str | None, F64]]:
+    raw: dict[str, Column], indices: dict[str, I64], n: int
+) -> Iterator[tuple[str, str | None, Column]]:
     """Raw columns in every row order of n rows that the batch's own index tensors explain."""
     for name, x in raw.items():
-        if x.size == n:
+        if x.values.size == n:
             yield name, None, x
     for path, index in indices.items():
         if index.size != n:
             continue
+        last = int(index.max())
         for name, x in raw.items():
+            size = x.values.size
             # A gather by the identity is no gather.
-            if x.size and int(index.max()) < x.size and not _is_range(index, x.size):
-                yield name, path, x[index]
+            if size and last < size and not _is_range(index, size):
+                yield name, path, x.taken(index)
 
 
 def _is_range(index: I64, n: int) -> bool:
     return index.size == n and bool((index == np.arange(n)).all())
 
 
-def recognise(y: F64, eps: float, raw: dict[str, F64], indices: dict[str, I64]) -> Origin | None:
+def recognise(
+    y: F64, eps: float, raw: Mapping[str, F64 | Column], indices: dict[str, I64]
+) -> Origin | None:
     """Recognise a column.
 
     Args:
         y: `(N,)` what was seen.
         eps: Relative spacing of the dtype it was seen in.
-        raw: Raw columns by name, any length.
+        raw: Raw columns by name, any length; as `Column` where more is to be recognised.
         indices: Index tensors of the batch by path, whole numbers from 0: they explain other row
             orders, and tell groups apart.
 
     Returns:
         Where it comes from, or None: unknown.
     """
-    if y.size < DISTINCT or not np.isfinite(y).all() or y.min() == y.max():
+    seen = Column(y)
+    if y.size < DISTINCT or not seen.usable:
         return None
-    candidates = [
-        (name, rows, x)
-        for name, rows, x in _orders(raw, indices, y.size)
-        if np.isfinite(x).all() and x.min() != x.max()
-    ]
+    columns = {name: x if isinstance(x, Column) else Column(x) for name, x in raw.items()}
+    candidates = [item for item in _orders(columns, indices, y.size) if item[2].usable]
     for name, rows, x in candidates:
-        if (found := _of_column(name, x, y, eps)) is not None:
+        if (found := _of_column(name, x, seen, eps)) is not None:
             return replace(found, rows=rows)
     # What holds in each event holds in each DOM of it too: the largest groups say most.
-    groups = sorted(indices.items(), key=lambda item: int(item[1].max()))
+    groups = sorted(
+        ((path, group) for path, group in indices.items() if group.size == y.size),
+        key=lambda item: int(item[1].max()),
+    )
     for name, rows, x in candidates:
+        if not x.distinct or not seen.distinct:
+            continue
         for path, group in groups:
-            if group.size == y.size and path != rows:
-                found = _by_group(name, x, y, eps, path, group)
+            if path != rows:
+                found = _by_group(name, x.values, y, eps, path, group)
                 if found is not None:
                     return replace(found, rows=rows)
     return None

@@ -4,7 +4,7 @@ data set item -> collate -> every stage of the model -> loss -> gradients
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,7 +20,7 @@ from .births import BirthWatch, holds_non_finite
 from .compose import compose
 from .contracts import ContractFlow, contracts_record
 from .discover import discover
-from .flow import Flow, watched_functions, watched_modules
+from .flow import Flow, Looker, watched_functions, watched_modules
 from .gradients import parameter_records
 from .modes import eager, seed_all, train_mode
 from .naming import Run, small_size
@@ -41,6 +41,7 @@ def record(
     device: str = "cpu",
     seed: int = 0,
     values: bool = True,
+    lookers: Sequence[Looker] = (),
 ) -> Recording:
     """Record one batch.
 
@@ -54,13 +55,14 @@ def record(
         device: Where the model is and the batch is to go.
         seed: Of the random generators of Python, numpy and torch (augmentation, dropout).
         values: Whether to look at values, or at shapes alone.
+        lookers: Told of every tensor on the way.
 
     Raises:
         IcediagError: The data set is empty, or a stage that the pipeline names does not exist.
         DataError: The files of a built-in data set are not what they must be.
     """
     facts = Values() if values else None
-    flow = ContractFlow(facts, pipeline.contracts)
+    flow = ContractFlow(facts, pipeline.contracts, lookers)
     few = ContractFlow(None, pipeline.contracts)
     run, small = Run(flow), Run(few)
     with prepared(pipeline, run, batch_size, device, seed) as (samples, stages, target):

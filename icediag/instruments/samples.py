@@ -13,6 +13,7 @@ from icediag.pipeline import Pipeline
 from icediag.recording import Unjudged
 
 from .flow import Flow, SeenStage
+from .layouts import sizes_of
 from .naming import Run
 from .reasons import place_of, reason_of
 from .trees import leaves
@@ -114,12 +115,12 @@ def _note_all(flow: Flow, stage: SeenStage, samples: list[Any], run: Run) -> Non
 def _note_samples(flow: Flow, stage: SeenStage, path: str, tensors: list[Tensor]) -> None:
     """Note what all samples have under one path: the first one's shape, the values of all."""
     first = tensors[0]
-    shapes = {tuple(tensor.shape) for tensor in tensors}
+    shapes = {sizes_of(tensor) for tensor in tensors}
     stage.calls = 1
     for whole in _joined(tensors, len(shapes) == 1):
         flow.note_tensor(stage, "out", path, whole)
     seen = stage.tensors["out", path]
-    seen.shape = tuple(first.shape)
+    seen.shape = sizes_of(first)
     seen.varies = [False] * first.ndim
     if all(len(shape) == first.ndim for shape in shapes):
         seen.varies = [len(set(sizes)) > 1 for sizes in zip(*shapes, strict=True)]

@@ -91,7 +91,11 @@ def _places(stages: list[FunctionStage], model: Any) -> Iterator[tuple[FunctionS
                 if plain and hasattr(value, "__dict__"):
                     holders[id(value)] = value
     for holder in holders.values():
-        for name, value in list(getattr(holder, "__dict__", {}).items()):
+        held = getattr(holder, "__dict__", {})
+        # Of some 100,000 names few are looked at one by one.
+        if free.keys().isdisjoint(map(id, list(held.values()))):
+            continue
+        for name, value in list(held.items()):
             if id(value) in free and (id(holder), name) not in homes:
                 yield free[id(value)], holder, name
 

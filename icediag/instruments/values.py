@@ -7,6 +7,7 @@ CPU, where a read costs nothing, passes over the tensor that cannot find anythin
 # N values
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,20 @@ from torch import Tensor
 
 from icediag.recording import Facts, Number
 
+from .layouts import stored_values
+
 #: Up to this many values the median is that of all of them, beyond of every n-th.
 EXACT_MEDIAN = 1 << 14
 
 #: Values that are looked at together on a CPU: 256 KiB of float32, which fits a second-level cache.
 PIECE = 1 << 16
 
+#: Values that are added in float32: their sum is off by less than this many roundings.
+ADDED = 64
+
 
 def _unseen(tensor: Tensor) -> str | None:
     """Why there can be no facts about this tensor, or None."""
-    if tensor.layout != torch.strided or tensor.is_nested:
-        return f"layout {tensor.layout}" if tensor.layout != torch.strided else "nested tensor"
     if tensor.is_meta:
         return "meta tensor: it has no values"
     if tensor.is_complex():
@@ -67,28 +71,40 @@ class Values:
         # What waits on a device: (index in _done, count, size of the median's sample, facts, and
         # of whole numbers those that a double cannot always hold)
         self._waiting: list[tuple[int, int, int, Tensor, Tensor | None]] = []
+        # Zeros that a sparse tensor does not store, by index in _done.
+        self._zeros: dict[int, tuple[int, Number]] = {}
 
     @torch.no_grad()
     def add(self, tensor: Tensor) -> int:
         """Look at a tensor; returns the number under which `collect` lists its facts."""
         number = len(self._done)
-        tensor = tensor.detach()
-        reason = _unseen(tensor)
-        if reason is not None:
-            self._done.append(reason)
-        elif tensor.numel() == 0:
-            self._done.append(Facts(count=0))
-        else:
-            try:
+        try:
+            tensor, zeros = stored_values(tensor.detach())
+            # Of a subclass the values alone: what its author made of our operations is no matter.
+            with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 - has no public name
                 self._look(tensor)
-            except (RuntimeError, TypeError, NotImplementedError) as error:
-                # A subclass of the user's own, a tensor within vmap, a type torch only half knows.
-                line = (str(error).splitlines() or [""])[0]
-                del self._done[number:]
-                self._done.append(f"values cannot be read: {line}")
+        except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+            # A wrapper of the user's own, a tensor within vmap, a type torch only half knows.
+            line = (str(error).splitlines() or [""])[0]
+            del self._done[number:]
+            self._done.append(f"values cannot be read: {line}")
+            return number
+        if zeros:
+            whole = not tensor.is_floating_point()
+            self._zeros[number] = (zeros, 0 if whole else 0.0)
+            known = self._done[number]
+            if isinstance(known, Facts):
+                self._done[number] = with_zeros(known, *self._zeros[number])
         return number
 
     def _look(self, tensor: Tensor) -> None:
+        reason = _unseen(tensor)
+        if reason is not None:
+            self._done.append(reason)
+            return
+        if tensor.numel() == 0:
+            self._done.append(Facts(count=0))
+            return
         if tensor.device.type == "cpu":
             self._done.append(_read_on_cpu(tensor))
             return
@@ -119,7 +135,8 @@ class Values:
             limits = iter(torch.stack(exact).cpu().tolist() if exact else [])
             for (number, count, n, _, bounds), row in zip(self._waiting, rows, strict=True):
                 limit = None if bounds is None else next(limits)
-                self._done[number] = _facts(count, n, row, limit)
+                facts = _facts(count, n, row, limit)
+                self._done[number] = with_zeros(facts, *self._zeros.get(number, (0, 0)))
             self._waiting.clear()
         return self._done
 
@@ -154,7 +171,8 @@ def _read_on_cpu(tensor: Tensor) -> Facts:
         if not (math.isfinite(lows[-1]) and math.isfinite(highs[-1])):
             facts, _ = _on_device(tensor)
             return _facts(tensor.numel(), sample.size, facts.tolist(), None)
-        zeros += int(np.count_nonzero(piece == 0))  # of truth values, which it counts fast
+        if lows[-1] <= 0 <= highs[-1]:
+            zeros += int(np.count_nonzero(piece == 0))  # of truth values, which it counts fast
         largest = max(abs(float(lows[-1])), abs(float(highs[-1])), abs(shift))
         with np.errstate(over="ignore", invalid="ignore"):  # met by `_mean_and_std_of_huge`
             if whole or not 1e-12 < largest < 1e15:
@@ -162,7 +180,7 @@ def _read_on_cpu(tensor: Tensor) -> Facts:
                 apart = piece.astype(np.float64) - shift
             else:
                 apart = piece - piece.dtype.type(shift)
-            total += float(apart.sum(dtype=np.float64))
+            total += _sum(apart)
             squares += float(np.dot(apart, apart))
     n = values.size
     mean = total / n
@@ -183,6 +201,16 @@ def _read_on_cpu(tensor: Tensor) -> Facts:
         std=std,
         zeros=zeros,
     )
+
+
+def _sum(values: NDArray[Any]) -> float:
+    """Sum: short columns as they are, which is fast, and then as doubles, which is exact enough."""
+    rows = values.size // ADDED
+    if rows == 0:
+        return float(values.sum(dtype=np.float64))
+    columns = np.add.reduce(values[: rows * ADDED].reshape(ADDED, rows), axis=0)
+    rest = values[rows * ADDED :].sum(dtype=np.float64)
+    return float(columns.sum(dtype=np.float64) + rest)
 
 
 def _mean_and_std_of_huge(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -306,6 +334,32 @@ def merge(first: Facts, second: Facts) -> Facts:
         ),
         **extra,
     )
+
+
+def with_zeros(facts: Facts, zeros: int, nothing: Number) -> Facts:
+    """Facts of some values and zeros; with a median only where zeros are the greater part.
+
+    Args:
+        facts: Of what a sparse tensor stores.
+        zeros: How many it does not.
+        nothing: 0 or 0.0.
+    """
+    if not zeros:
+        return facts
+    empty = Facts(
+        count=zeros,
+        minimum=nothing,
+        maximum=nothing,
+        median=nothing,
+        median_of=zeros,
+        mean=0.0,
+        std=0.0,
+        zeros=zeros,
+    )
+    both = merge(facts, empty)
+    if zeros > facts.count:
+        return replace(both, median=nothing, median_of=both.count)
+    return replace(both, median=None, median_of=0)
 
 
 def _between(first: Number | None, second: Number | None, a: int, b: int) -> Number | None:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from icediag.features_record import ColumnFacts, FeatureColumn, FeatureTable
-from icediag.instruments.provenance import MOST_COLUMNS, index_tensors
-from icediag.instruments.recognise import recognise
+from icediag.instruments.origins import MOST_COLUMNS, index_tensors
+from icediag.instruments.recognise import Column, recognise
 from icediag.instruments.trees import leaves
 from icediag.pipeline import Pipeline
 from icediag.provenance_record import Origin
@@ -200,6 +200,7 @@ def table_of(met: Met, source: Source, names: "Names", n_samples: int) -> Featur
     rows = Rows(n, kept, picks)
     values = rows.pick(values)
     raw = source.of_rows(rows)
+    candidates = {name: Column(x) for name, x in raw.items()}
     indices = source.indices(n, kept is None and picks.step == 1)
     eps = torch.finfo(met.x.dtype).eps
     facts = [facts_of(values[:, i]) for i in range(width)]
@@ -214,7 +215,7 @@ def table_of(met: Met, source: Source, names: "Names", n_samples: int) -> Featur
         if of_column is None:
             continue
         column = np.ascontiguousarray(values[:, i])
-        origin = recognise(column, eps, raw, indices) if width <= MOST_COLUMNS else None
+        origin = recognise(column, eps, candidates, indices) if width <= MOST_COLUMNS else None
         total = sum(power) if power else 0.0
         named = names.of(column, eps, raw, rows) if not met.image else None
         if named is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from icediag.instruments.flow import Flow
 from icediag.instruments.lab import Lab, attempt, difference
+from icediag.instruments.layouts import stored_values
 from icediag.instruments.naming import Run
 from icediag.instruments.reasons import reason_of
 from icediag.instruments.record import prepared
@@ -178,13 +179,14 @@ class _Tries:
 def _random_collate(lab: Lab, samples: list[Any]) -> bool:
     """Whether collate gives other values where other random numbers come up."""
     with lab.ready(samples, native=True):
-        first = dict(leaves(lab.batch(samples)))
-        first = {path: tensor.clone() for path, tensor in first.items()}
-        second = dict(leaves(lab.batch(samples)))
+        first, second = (
+            {path: stored_values(tensor)[0].clone() for path, tensor in leaves(lab.batch(samples))}
+            for _ in range(2)
+        )
     return any(
         path not in second
         or second[path].shape != tensor.shape
         or difference(tensor, second[path]) > 0
         for path, tensor in first.items()
-        if not tensor.is_complex() and not tensor.is_sparse
+        if not tensor.is_complex()
     )
