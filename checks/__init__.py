@@ -13,9 +13,11 @@ from icediag.recording import Recording, Unjudged
 
 from . import (
     azimuth_seam,
+    backward_copies,
     batch_leak,
     confused_axes,
     constant_feature,
+    contiguous_copies,
     contract_broken,
     double_normalization,
     events_lost,
@@ -28,6 +30,7 @@ from . import (
     loss_mixes_samples,
     loss_not_periodic,
     lost_resolution,
+    many_transfers,
     non_finite_value,
     normalized_relative,
     normalized_weights,
@@ -38,14 +41,17 @@ from . import (
     over_scaled_feature,
     padding_in_statistics,
     padding_leak,
+    padding_waste,
     partial_order,
     python_loop,
+    recomputation,
     run_fails,
     saturated_output,
     single_event,
     singular_loss,
     small_event,
     summed_loss,
+    superlinear_growth,
     targets_shuffled,
     unbounded_output,
     under_scaled_feature,
@@ -53,6 +59,7 @@ from . import (
     unnormalized_input,
     unreachable_range,
     unregistered_tensor,
+    wide_dtype,
     wrong_unit,
 )
 
@@ -102,6 +109,13 @@ CHECKS: tuple[ModuleType, ...] = (
     loss_not_periodic,
     loss_mixes_samples,
     summed_loss,
+    padding_waste,
+    backward_copies,
+    superlinear_growth,
+    recomputation,
+    wide_dtype,
+    contiguous_copies,
+    many_transfers,
 )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from icediag.projection_record import ProjectionRecord
-from icediag.recording import singular
+from icediag.recording import Location, singular
 from icediag.work_record import (
     Growth,
     OperationRecord,
@@ -125,3 +125,32 @@ def duration(seconds: float) -> str:
     if seconds >= 1:
         return f"{seconds:.3g} s"
     return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} us"
+
+
+def of_the_step(record: OperationsRecord) -> list[OperationRecord]:
+    """Operations from the forward pass to the optimizer, which a GPU would do."""
+    return [row for row in record.operations if row.phase not in HOST_PHASES]
+
+
+def moved(row: OperationRecord) -> int:
+    """Bytes that an operation read and wrote in the largest batch that was counted."""
+    return row.bytes_read[-1] + row.bytes_written[-1] if row.bytes_read else 0
+
+
+def share_of(part: Iterable[OperationRecord], whole: Iterable[OperationRecord]) -> float:
+    """Share of the bytes that are moved, 0..1."""
+    total = sum(moved(row) for row in whole)
+    return sum(moved(row) for row in part) / total if total else 0.0
+
+
+def at_line(place: Location | None) -> str:
+    """A line in evidence."""
+    return "outside" if place is None else f"{place.file}:{place.line}"
+
+
+def amount(n: float) -> str:
+    """Bytes in a sentence: 3_400_000 -> "3.4 MB"."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n >= size:
+            return f"{n / size:.3g} {unit}"
+    return f"{n:.0f} bytes"

@@ -1,0 +1,95 @@
+"""The backward pass copies a whole tensor for every row that was written or read.
+
+What it looks at:
+    Operations of the backward pass whose number grows with the batch while each of them handles a
+    tensor that grows as well: the gradient of a write in place (`out[i] = row`), which copies all
+    of `out`, and of reading a row, a slice or a mask (`x[i]`, `x[mask]`), which fills a tensor of
+    zeros as large as `x` and adds it to the others.
+Why it hurts:
+    The way back costs rows times the whole tensor: the square of the batch, in bytes, where the way
+    forward looks linear.
+A bad run:
+    DOMs that are packed row by row into a padded tensor: 20,000 copies of 190,000 slots each.
+What to do:
+    Write all rows in one operation, or collect them in a list and stack it; read them by one
+    gather, `split` or `unbind`.
+Limits:
+    Bytes of the largest batch that was counted. A few writes in place, whatever the batch, are in
+    order and not named. Where P01 names the loop, this is a part of its cost.
+"""
+
+from icediag.finding import Finding, Severity
+from icediag.recording import Location, Recording, Unjudged
+from icediag.work_reading import amount, degree, moved, of_one, of_the_step, share_of, tally
+from icediag.work_record import OperationRecord
+
+CODE = "P04"
+NAME = "backward-copies"
+NEEDS = ("operations",)
+
+#: Share of the bytes of a step from which on they are shown to hurt, and are worth knowing.
+SHARE, KNOWING = 0.10, 0.01
+#: Fewer than these are no loop.
+CALLS = 8
+
+
+def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
+    """Name each line whose gradient copies more than it wrote or read."""
+    record = recording.operations
+    assert record is not None
+    if len(record.runs) < 3:
+        return Unjudged(name=NAME, reason="too few batches were counted to see what grows")
+    step = of_the_step(record)
+    lines: dict[Location | None, list[OperationRecord]] = {}
+    for row in step:
+        calls, work = row.growth, row.work
+        if row.phase != "backward" or calls is None or work is None or row.calls[-1] < CALLS:
+            continue
+        if degree(calls, record.longest) > 0 and work.order > calls.order:
+            lines.setdefault(row.location, []).append(row)
+    findings = []
+    for place, rows in lines.items():
+        share = share_of(rows, step)
+        if share < KNOWING:
+            continue
+        worst = max(rows, key=moved)
+        times = tally([max(rows, key=lambda row: row.calls[-1])], record).operations
+        calls = worst.growth
+        assert calls is not None and worst.work is not None
+        writes = any(row.node == "CopySlices" for row in rows)
+        forward = [row for row in step if row.location == place and row.phase != "backward"]
+        severity: Severity = "warning" if share >= SHARE else "note"
+        findings.append(
+            Finding(
+                code=CODE,
+                name=NAME,
+                severity=severity,
+                stage=worst.stage,
+                message=(
+                    f"The gradient of {'writing' if writes else 'reading'} here copies the whole "
+                    f"tensor for every {of_one(calls.axis)}: {times:,.0f} times in this batch. In "
+                    f"the largest batch that was counted ({record.runs[-1].samples} samples) that "
+                    f"moves {amount(sum(map(moved, rows)))}, {share:.0%} of what the step moves, "
+                    f"and it grows as {worst.work.axis}."
+                ),
+                evidence={
+                    "axis": calls.axis,
+                    "work_axis": worst.work.axis,
+                    "calls": times,
+                    "bytes": sum(map(moved, rows)),
+                    "forward_bytes": sum(map(moved, forward)),
+                    "share": share,
+                    "nodes": list(dict.fromkeys(row.node for row in rows)),
+                    "samples": record.runs[-1].samples,
+                },
+                remedy=(
+                    "Write all rows in one operation (out[group, place] = rows), or collect them "
+                    "in a list and torch.stack it."
+                    if writes
+                    else "Read all rows in one operation: one gather or index_add by group, or "
+                    "split and unbind in place of indexing."
+                ),
+                location=place,
+            )
+        )
+    return tuple(sorted(findings, key=lambda finding: -float(finding.evidence["bytes"])))

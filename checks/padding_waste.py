@@ -1,0 +1,231 @@
+"""Most of what is computed is padding.
+
+What it looks at:
+    Tensors that are padded to the longest sample: operations whose size follows samples times the
+    longest of them, or its square for pairs, beside the lengths that the samples have; and padding
+    masks. What cutting the batch by length would give is worked out from the same lengths.
+Why it hurts:
+    Padding costs memory and arithmetic like anything else. With a heavy tail one long sample makes
+    all others as long; attention pays it twice, by the square of the length.
+A bad run:
+    256 events of 80 DOMs, one of which has 2,500: 3 % of the slots are used, and 0.1 % of the pairs.
+What to do:
+    Put samples of like length into one batch, cut the batch into buckets by length, or use kernels
+    for variable lengths.
+Limits:
+    One batch and its lengths. Where the step waits for the host anyway, padding costs memory and no
+    time: the projected loss of time is given. Padding that no mask and no length tells is not seen.
+"""
+
+from dataclasses import dataclass
+
+from icediag.finding import Finding, Severity
+from icediag.recording import RaggedRecord, Recording, Unjudged
+from icediag.work_reading import duration, of_one, of_the_step
+from icediag.work_record import OperationRecord, OperationsRecord
+
+CODE = "P03"
+NAME = "padding-waste"
+NEEDS = ("operations", "projection")
+
+#: Useful share of the slots from which on padding is worth knowing, and shown to hurt.
+KNOWING, USEFUL = 0.6, 0.2
+#: Share of the device's work on padded tensors below which it does not matter.
+WORK, MUCH = 0.2, 0.4
+#: Share of the projected step that padding takes, which hurts whatever the share that is used.
+LOST = 0.10
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rectangle:
+    """A padded tensor.
+
+    Attributes:
+        ragged: The lengths.
+        outer: Axis of the samples.
+        height: Axis of the longest.
+        slots: How many there are.
+        used: How many hold something.
+        pairs: The same, by pairs within a sample.
+        pairs_used: How many of these hold something.
+        bucketed: Useful share of the slots, cut by length.
+        pairs_bucketed: The same of pairs.
+    """
+
+    ragged: RaggedRecord
+    outer: str
+    height: str
+    slots: float
+    used: float
+    pairs: float
+    pairs_used: float
+    bucketed: float
+    pairs_bucketed: float
+
+
+def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
+    """Name the rectangle that takes most of the step's work."""
+    record, projection = recording.operations, recording.projection
+    assert record is not None and projection is not None
+    if len(record.runs) < 3:
+        return Unjudged(name=NAME, reason="too few batches were counted to see what is padded")
+    step = of_the_step(record)
+    found = []
+    for rectangle in _rectangles(recording, record):
+        flat = [row for row in step if _follows(row, record, rectangle, 1)]
+        paired = [row for row in step if _follows(row, record, rectangle, 2)]
+        finding = _finding(rectangle, flat, paired, step, recording)
+        if finding is not None:
+            found.append(finding)
+    found.sort(key=lambda finding: -float(finding.evidence["work_share"]))
+    return tuple(found[:1])
+
+
+def _rectangles(recording: Recording, record: OperationsRecord) -> list[_Rectangle]:
+    found = []
+    for ragged in recording.ragged:
+        groups = ragged.groups
+        outer = ragged.outer if ragged.outer in record.axes else _named(groups, record)
+        top = ragged.quantiles.get("1", 0.0)
+        if outer is None or ragged.mean <= 0 or top <= 1:
+            continue
+        for height in record.longest:
+            more = record.axes.get(height, 0) - top
+            # A token more or less for each, or rounded up to a multiple.
+            if not -2 <= more <= max(2.0, 0.1 * top, 8.0):
+                continue
+            shift = more if abs(more) <= 2 else 0.0
+            used = groups * (ragged.mean + shift)
+            slots = groups * float(record.axes[height])
+            square = _square(ragged)
+            buckets, pairs_buckets = _buckets(ragged)
+            found.append(
+                _Rectangle(
+                    ragged=ragged,
+                    outer=outer,
+                    height=height,
+                    slots=slots,
+                    used=used,
+                    pairs=groups * float(record.axes[height]) ** 2,
+                    pairs_used=groups * square,
+                    bucketed=ragged.mean / buckets,
+                    pairs_bucketed=square / pairs_buckets,
+                )
+            )
+    return found
+
+
+def _named(size: int, record: OperationsRecord) -> str | None:
+    return next((name for name, value in record.axes.items() if value == size), None)
+
+
+def _levels(ragged: RaggedRecord) -> list[tuple[float, float, float]]:
+    """(share of the samples, shortest, longest) of the buckets between recorded quantiles."""
+    points = sorted((float(q), length) for q, length in ragged.quantiles.items())
+    return [(b - a, low, high) for (a, low), (b, high) in zip(points, points[1:], strict=False)]
+
+
+def _buckets(ragged: RaggedRecord) -> tuple[float, float]:
+    """Mean slots and mean pairs of a sample, if batches were cut at the recorded quantiles."""
+    levels = _levels(ragged)
+    flat = sum(share * high for share, _, high in levels)
+    return max(flat, ragged.mean), max(sum(share * high**2 for share, _, high in levels), 1e-9)
+
+
+def _square(ragged: RaggedRecord) -> float:
+    """Mean square of a length: between quantiles lengths are taken to be spread evenly."""
+    return sum(
+        share * (low * low + low * high + high * high) / 3 for share, low, high in _levels(ragged)
+    )
+
+
+def _follows(row: OperationRecord, record: OperationsRecord, box: _Rectangle, power: int) -> bool:
+    """Whether its elements follow samples times the longest (or its square), in all runs."""
+    if len(set(row.elements)) < 2:
+        return False
+    sizes = [
+        run.axes.get(box.outer, 0) * run.axes.get(box.height, 0) ** power for run in record.runs
+    ]
+    if not all(sizes) or not all(row.elements):
+        return False
+    if power == 1 and row.work is not None:
+        return set(row.work.axis.split("*")) == {box.outer, box.height}
+    return all(
+        n * sizes[0] == row.elements[0] * s for n, s in zip(row.elements, sizes, strict=True)
+    )
+
+
+def _finding(
+    box: _Rectangle,
+    flat: list[OperationRecord],
+    paired: list[OperationRecord],
+    step: list[OperationRecord],
+    recording: Recording,
+) -> Finding | None:
+    projection, record = recording.projection, recording.operations
+    assert projection is not None and record is not None
+    useful, useful_pairs = box.used / box.slots, min(1.0, box.pairs_used / box.pairs)
+    rate = projection.rates.get("float32", 67e12)
+
+    def work(rows: list[OperationRecord]) -> float:
+        """Seconds that the device would need, without a least time of a kernel."""
+        return sum(
+            max(
+                (row.bytes_read[-1] + row.bytes_written[-1]) / projection.constants["bandwidth"],
+                row.flops[-1] / projection.rates.get(row.dtype, rate),
+            )
+            for row in rows
+        )
+
+    whole = max(work(step), 1e-12)
+    share = (work(flat) + work(paired)) / whole
+    wasted = (work(flat) * (1 - useful) + work(paired) * (1 - useful_pairs)) / whole
+    if useful >= KNOWING or share < WORK:
+        return None
+    lost = max(0.0, wasted * projection.device_busy_s - _idle(recording))
+    lost_share = lost / max(projection.step_s, 1e-9)
+    bad = (useful <= USEFUL and wasted >= MUCH) or (lost_share >= LOST and useful < 0.5)
+    severity: Severity = "warning" if bad else "note"
+    first = max(flat + paired, key=lambda row: row.bytes_read[-1] + row.bytes_written[-1])
+    pairs = f", and {useful_pairs:.0%} of the pairs that attention forms" if paired else ""
+    return Finding(
+        code=CODE,
+        name=NAME,
+        severity=severity,
+        stage=first.stage,
+        message=(
+            f"{useful:.0%} of {box.slots:,.0f} slots hold a {of_one(box.ragged.inner)}{pairs}: all "
+            f"samples are as long as the longest, {box.ragged.quantiles['1']:g}, at a median of "
+            f"{box.ragged.quantiles['0.5']:g}. {share:.0%} of the step's work is on such tensors, "
+            f"{wasted:.0%} for nothing. Cut by length into {len(_levels(box.ragged))} buckets "
+            f"{box.bucketed:.0%} of the slots would be used."
+        ),
+        evidence={
+            "useful": useful,
+            "useful_pairs": useful_pairs if paired else None,
+            "slots": box.slots,
+            "used": box.used,
+            "axis": f"{box.outer}*{box.height}",
+            "work_share": share,
+            "wasted_share": wasted,
+            "bucketed": box.bucketed,
+            "pairs_bucketed": box.pairs_bucketed if paired else None,
+            "lengths": dict(box.ragged.quantiles),
+            "projected_loss_s": lost,
+            "loss": duration(lost),
+            "step_s": projection.step_s,
+        },
+        remedy=(
+            "Sort the batch by length and cut it into buckets that are padded by themselves, draw "
+            "batches of like length, or use variable-length kernels (nested tensors, "
+            "flash attention's varlen)."
+        ),
+        location=first.location,
+    )
+
+
+def _idle(recording: Recording) -> float:
+    """Seconds of the projected step that the device is idle: padding there takes no time."""
+    projection = recording.projection
+    assert projection is not None
+    return max(0.0, projection.step_s - projection.device_busy_s)
