@@ -53,7 +53,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
         if share < KNOWING:
             continue
         worst = max(rows, key=moved)
-        times = tally([max(rows, key=lambda row: row.calls[-1])], record).operations
+        times = tally([min(rows, key=_plainness)], record).operations
         calls = worst.growth
         assert calls is not None and worst.work is not None
         writes = any(row.node == "CopySlices" for row in rows)
@@ -93,3 +93,10 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
             )
         )
     return tuple(sorted(findings, key=lambda finding: -float(finding.evidence["bytes"])))
+
+
+def _plainness(row: OperationRecord) -> tuple[float, float]:
+    """Least for what is done exactly once a row."""
+    growth = row.growth
+    assert growth is not None
+    return abs(growth.intercept), growth.slope

@@ -6,14 +6,14 @@ What it looks at:
     number of samples.
 Why it hurts:
     Twice the batch takes four times the work and memory. What is cheap at 32 samples does not fit
-    at 512, and most of it pairs rows of different samples, which have nothing to do with each other.
+    at 512, and most of it pairs rows of different samples that have nothing to do with each other.
 A bad run:
-    Attention or `torch.cdist` over the rows of all events, with a mask for pairs of different ones.
+    Attention or `torch.cdist` over the rows of all events, with a mask for pairs across events.
 What to do:
     Form pairs within each sample alone: pad or bucket by sample, or use neighbours.
 Limits:
-    Pairs of whole samples are meant in a contrastive loss, and are a note. What a loop does round by
-    round is named by P01. Squares of the length within one sample are not named here.
+    Pairs of whole samples are meant in a contrastive loss, and are a note. What a loop does round
+    by round is named by P01. Squares of the length within one sample are not named here.
 """
 
 from icediag.finding import Finding, Severity
@@ -121,8 +121,8 @@ def _finding(
         remedy=(
             "Where pairs of samples are not meant, reduce by sample first."
             if samples
-            else "Form pairs within each sample alone: pad by sample with a mask, bucket by length, "
-            "or find neighbours sample by sample in one batched operation."
+            else "Form pairs within each sample alone: pad by sample with a mask, bucket by "
+            "length, or find neighbours by sample in one batched operation."
         ),
         location=place,
     )

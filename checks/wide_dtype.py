@@ -18,7 +18,7 @@ Limits:
 """
 
 from icediag.finding import Finding, Severity
-from icediag.recording import Recording, StageRecord, Unjudged
+from icediag.recording import Location, Recording, StageRecord, Unjudged
 from icediag.work_reading import amount, moved, of_the_step, share_of
 from icediag.work_record import OperationRecord
 
@@ -94,9 +94,7 @@ def _step(wide: list[OperationRecord], share: float, narrow_share: float) -> Fin
     meant = narrow_share < share
     first = next((row for row in wide if row.location is not None), wide[0])
     severity: Severity = "warning" if share >= SHARE and not meant else "note"
-    beside = (
-        "the whole network" if meant else f"a step that is {narrow_share:.0%} in narrower types"
-    )
+    beside = "the whole network" if meant else f"a step that is {narrow_share:.0%} narrower"
     return Finding(
         code=CODE,
         name=NAME,
@@ -142,6 +140,6 @@ def _batch(recording: Recording) -> dict[str, int]:
     return found
 
 
-def _collate(recording: Recording):  # type: ignore[no-untyped-def]
+def _collate(recording: Recording) -> Location | None:
     stages = _collates(recording)
     return stages[0].location if stages else None
