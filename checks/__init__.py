@@ -104,11 +104,6 @@ CHECKS: tuple[ModuleType, ...] = (
     irreproducible_training,
     python_loop,
     host_sync,
-    loss_ignores_targets,
-    singular_loss,
-    loss_not_periodic,
-    loss_mixes_samples,
-    summed_loss,
     padding_waste,
     backward_copies,
     superlinear_growth,
@@ -116,6 +111,11 @@ CHECKS: tuple[ModuleType, ...] = (
     wide_dtype,
     contiguous_copies,
     many_transfers,
+    loss_ignores_targets,
+    singular_loss,
+    loss_not_periodic,
+    loss_mixes_samples,
+    summed_loss,
 )
 
 

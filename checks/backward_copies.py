@@ -1,4 +1,4 @@
-"""The backward pass copies a whole tensor for every row that was written or read.
+"""The gradient copies a whole tensor for every row written or read.
 
 What it looks at:
     Operations of the backward pass whose number grows with the batch while each of them handles a
@@ -29,6 +29,13 @@ NEEDS = ("operations",)
 
 #: Share of the bytes of a step from which on they are shown to hurt, and are worth knowing.
 SHARE, KNOWING = 0.10, 0.01
+#: Nodes whose gradient is as large as what was written into or read from.
+WHOLE = frozenset(
+    {
+        *("CopySlices", "SelectBackward0", "SliceBackward0", "IndexBackward0", "GatherBackward0"),
+        *("IndexSelectBackward0", "MaskedSelectBackward0", "AsStridedBackward0", "TakeBackward0"),
+    }
+)
 #: Fewer than these are no loop.
 CALLS = 8
 
@@ -45,7 +52,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
         calls, work = row.growth, row.work
         if row.phase != "backward" or calls is None or work is None or row.calls[-1] < CALLS:
             continue
-        if degree(calls, record.longest) > 0 and work.order > calls.order:
+        if row.node in WHOLE and degree(calls, record.longest) > 0 and work.order > calls.order:
             lines.setdefault(row.location, []).append(row)
     findings = []
     for place, rows in lines.items():

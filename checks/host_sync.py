@@ -151,11 +151,12 @@ def _growing(rows: list[OperationRecord], recording: Recording) -> Finding | Non
             "operations": list(dict.fromkeys(row.op for row in rows)),
             "phases": list(dict.fromkeys(row.phase for row in rows)),
             "projected_s": seconds,
+            "projected_share": min(1.0, share),
             "step_s": projection.step_s,
             "device": projection.title,
             "in_loop": loop,
         },
-        remedy=_cured(rows) + (f" It stands in the loop at {loop}." if loop else ""),
+        remedy=_cured(rows),
         location=first.location,
     )
 
@@ -200,6 +201,7 @@ def _steady(rows: list[OperationRecord], recording: Recording) -> Finding | None
             "lines": places,
             "operations": list(dict.fromkeys(row.op for row in rows)),
             "projected_s": seconds,
+            "projected_share": min(1.0, share),
             "step_s": projection.step_s,
             "device": projection.title,
         },

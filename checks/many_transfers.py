@@ -27,6 +27,8 @@ NEEDS = ("operations", "projection")
 
 #: Tensors of a batch below which nothing is said, and tensors a step that are made of numbers.
 TENSORS, MADE = 16, 8
+#: Tensors of a batch from which on they are shown to hurt.
+MANY = 64
 #: What a number is written into a tensor by.
 WRITES = frozenset({"copy", "fill", "index_put", "masked_fill"})
 #: Share of the projected step that is shown to hurt.
@@ -60,7 +62,8 @@ def _pieces(stage: StageRecord, recording: Recording) -> Finding | None:
         return None
     seconds = len(tensors) * (projection.constants["launch_s"] + projection.constants["sync_s"])
     share = seconds / max(projection.step_s, 1e-9)
-    severity: Severity = "warning" if share >= SHARE else "note"
+    bad = share >= SHARE and len(tensors) >= MANY
+    severity: Severity = "warning" if bad else "note"
     return Finding(
         code=CODE,
         name=NAME,

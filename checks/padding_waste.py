@@ -17,7 +17,6 @@ Limits:
     time: the projected loss of time is given. Padding that no mask and no length tells is not seen.
 """
 
-import itertools
 from dataclasses import dataclass
 
 from icediag.finding import Finding, Severity
@@ -30,7 +29,7 @@ NAME = "padding-waste"
 NEEDS = ("operations", "projection")
 
 #: Useful share of the slots from which on padding is worth knowing, and shown to hurt.
-KNOWING, USEFUL = 0.6, 0.2
+KNOWING, USEFUL = 0.5, 0.2
 #: Share of the device's work on padded tensors below which it does not matter.
 WORK, MUCH = 0.2, 0.4
 #: Share of the projected step that padding takes, which hurts whatever the share that is used.
@@ -98,8 +97,7 @@ def _rectangles(recording: Recording, record: OperationsRecord) -> list[_Rectang
             shift = more if abs(more) <= 2 else 0.0
             used = groups * (ragged.mean + shift)
             slots = groups * float(record.axes[height])
-            square = _square(ragged)
-            buckets, pairs_buckets = _buckets(ragged)
+            square = ragged.mean_square or ragged.mean**2
             found.append(
                 _Rectangle(
                     ragged=ragged,
@@ -109,8 +107,8 @@ def _rectangles(recording: Recording, record: OperationsRecord) -> list[_Rectang
                     used=used,
                     pairs=groups * float(record.axes[height]) ** 2,
                     pairs_used=groups * square,
-                    bucketed=ragged.mean / buckets,
-                    pairs_bucketed=square / pairs_buckets,
+                    bucketed=ragged.mean / (ragged.cut or top),
+                    pairs_bucketed=square / (ragged.cut_square or top**2),
                 )
             )
     return found
@@ -118,26 +116,6 @@ def _rectangles(recording: Recording, record: OperationsRecord) -> list[_Rectang
 
 def _named(size: int, record: OperationsRecord) -> str | None:
     return next((name for name, value in record.axes.items() if value == size), None)
-
-
-def _levels(ragged: RaggedRecord) -> list[tuple[float, float, float]]:
-    """(share of the samples, shortest, longest) of the buckets between recorded quantiles."""
-    points = sorted((float(q), length) for q, length in ragged.quantiles.items())
-    return [(b - a, low, high) for (a, low), (b, high) in itertools.pairwise(points)]
-
-
-def _buckets(ragged: RaggedRecord) -> tuple[float, float]:
-    """Mean slots and mean pairs of a sample, if batches were cut at the recorded quantiles."""
-    levels = _levels(ragged)
-    flat = sum(share * high for share, _, high in levels)
-    return max(flat, ragged.mean), max(sum(share * high**2 for share, _, high in levels), 1e-9)
-
-
-def _square(ragged: RaggedRecord) -> float:
-    """Mean square of a length: between quantiles lengths are taken to be spread evenly."""
-    return sum(
-        share * (low * low + low * high + high * high) / 3 for share, low, high in _levels(ragged)
-    )
 
 
 def _follows(row: OperationRecord, record: OperationsRecord, box: _Rectangle, power: int) -> bool:
@@ -149,7 +127,7 @@ def _follows(row: OperationRecord, record: OperationsRecord, box: _Rectangle, po
     ]
     if not all(sizes) or not all(row.elements):
         return False
-    if power == 1 and row.work is not None:
+    if power == 1 and row.work is not None and row.work.exact:
         return set(row.work.axis.split("*")) == {box.outer, box.height}
     return all(
         n * sizes[0] == row.elements[0] * s for n, s in zip(row.elements, sizes, strict=True)
@@ -198,7 +176,7 @@ def _finding(
             f"{useful:.0%} of {box.slots:,.0f} slots hold a {of_one(box.ragged.inner)}{pairs}: all "
             f"samples are as long as the longest, {box.ragged.quantiles['1']:g}, at a median of "
             f"{box.ragged.quantiles['0.5']:g}. {share:.0%} of the step's work is on such tensors, "
-            f"{wasted:.0%} for nothing. Cut by length into {len(_levels(box.ragged))} buckets "
+            f"{wasted:.0%} for nothing. Cut by length into {box.ragged.parts} buckets "
             f"{box.bucketed:.0%} of the slots would be used."
         ),
         evidence={

@@ -80,7 +80,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
 
 def _severity(seen: LoopNest, host: bool, share: float) -> Severity | None:
     """How bad it is; None where it is in order."""
-    plain = seen.cost.operations == 0
+    plain = seen.cost.operations < seen.rounds / 2
     if host:
         if seen.by_sample and seen.order < 2:
             many = seen.cost.operations > NATURAL * seen.rounds
@@ -115,6 +115,8 @@ def _finding(seen: LoopNest, recording: Recording) -> Finding | None:
     total = tally(
         (row for row in operations.operations if row.phase not in HOST_PHASES), operations
     )
+    here = [span for span in spans if span.file == loop.location.file]
+    around = max(here, key=lambda span: span.last - span.first) if here else None
     evidence = {
         "axis": loop.growth.axis,
         "order": seen.order,
@@ -127,6 +129,7 @@ def _finding(seen: LoopNest, recording: Recording) -> Finding | None:
         "syncs": cost.syncs,
         "step_operations": total.operations,
         "projected_s": projected,
+        "projected_share": min(1.0, projected / step),
         "lost_s": lost,
         "step_s": projection.step_s,
         "device": projection.title,
@@ -134,6 +137,8 @@ def _finding(seen: LoopNest, recording: Recording) -> Finding | None:
         "also": list(loop.growth.also),
         "nest": [f"{other.location.file}:{other.location.line}" for other in seen.others],
         "source": loop.text,
+        "first_line": around.first if around else loop.location.line,
+        "last_line": around.last if around else loop.location.line,
     }
     return Finding(
         code=CODE,
@@ -160,7 +165,7 @@ def _message(
         f"{_times(loop.growth.slope)} for every {of_one(loop.growth.axis)}: "
         f"{seen.rounds:,.0f} in this batch"
     )
-    if cost.operations:
+    if cost.operations >= seen.rounds / 2:
         what += f", with {cost.operations / max(1.0, seen.rounds):.3g} operations each"
         if cost.syncs and not host:
             what += f", and {cost.syncs:,.0f} waits for the device"

@@ -26,7 +26,7 @@ NAME = "recomputation"
 NEEDS = ("operations",)
 
 #: Share of the operations of a step, in flops or bytes, that hurts, and that is worth knowing.
-SHARE, KNOWING = 0.10, 0.03
+SHARE, KNOWING = 0.10, 0.05
 #: Samples of the largest of the small batches: in it work that is done again is looked for.
 SMALL = 16
 #: Make a tensor of nothing but its size: cheap, and often meant to be written to.

@@ -50,7 +50,10 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
         share = max(share_of(rows, step), by_flops)
         if share >= KNOWING:
             found.append((share, place, pairs))
-    return tuple(_finding(*entry, record) for entry in sorted(found, key=lambda e: -e[0]))
+    findings = [_finding(*entry, record) for entry in sorted(found, key=lambda e: -e[0])]
+    # Pairs of whole samples are told of once.
+    meant = [finding for finding in findings if finding.evidence["samples"]]
+    return tuple(finding for finding in findings if finding not in meant[1:])
 
 
 def squared(row: OperationRecord, record: OperationsRecord) -> str | None:
@@ -103,13 +106,14 @@ def _finding(
         severity=severity,
         stage=worst.stage,
         message=(
-            f"{worst.op} works on every {of_one(axis)} of the whole batch: it follows {axis}, the "
-            f"square of the batch. In the largest batch that was counted "
+            f"{pairs[0][0].op} works on every {of_one(axis)}, over the whole batch: it follows "
+            f"{axis}, the square of the batch. In the largest batch that was counted "
             f"({record.runs[-1].samples} samples) that is {elements:,} elements at once, and "
             f"{share:.0%} of the step's work."
         ),
         evidence={
             "axis": axis,
+            "samples": samples,
             "share": share,
             "elements": elements,
             "bytes": sum(moved(row) for row, _ in pairs),

@@ -28,6 +28,8 @@ NEEDS = ("operations",)
 
 #: Share of the bytes of the step in float64 beside narrower types that hurts, or is worth knowing.
 SHARE, KNOWING = 0.10, 0.005
+#: Share of the step's bytes in narrower types below which the whole network is wide.
+NARROW = 0.1
 #: Share of the batch's bytes in float64 that is worth knowing.
 BATCH = 0.5
 #: Share of the step's bytes in int64 that is worth knowing.
@@ -51,7 +53,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
         findings.append(_step(wide, share, narrow_share))
     total = sum(batch.values())
     in_float64 = batch.get("float64", 0)
-    weights_wide = narrow_share < share
+    weights_wide = narrow_share < NARROW
     if total and in_float64 >= BATCH * total and not weights_wide:
         findings.append(
             Finding(
@@ -91,7 +93,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
 
 
 def _step(wide: list[OperationRecord], share: float, narrow_share: float) -> Finding:
-    meant = narrow_share < share
+    meant = narrow_share < NARROW
     first = next((row for row in wide if row.location is not None), wide[0])
     severity: Severity = "warning" if share >= SHARE and not meant else "note"
     beside = "the whole network" if meant else f"a step that is {narrow_share:.0%} narrower"

@@ -153,6 +153,11 @@ class RaggedRecord:
         groups: Number of groups.
         quantiles: Quantile (0..1, as text: JSON keys are text) -> length.
         mean: Mean length.
+        mean_square: Mean of its square; None of an older file.
+        cut: Mean length if groups were sorted by length, cut into `parts` of equal number, and each
+            part padded to its longest.
+        cut_square: Mean of the square of that.
+        parts: How many parts.
     """
 
     inner: str
@@ -160,6 +165,10 @@ class RaggedRecord:
     groups: int
     quantiles: dict[str, float]
     mean: float
+    mean_square: float | None = None
+    cut: float | None = None
+    cut_square: float | None = None
+    parts: int = 0
 
     @property
     def title(self) -> str:

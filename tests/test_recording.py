@@ -108,7 +108,15 @@ def sample() -> Recording:
         ),
         ragged=(
             RaggedRecord(
-                inner="rows", outer="batch", groups=3, quantiles={"0": 0.0, "1": 7.0}, mean=1.5
+                inner="rows",
+                outer="batch",
+                groups=3,
+                quantiles={"0": 0.0, "1": 7.0},
+                mean=1.5,
+                mean_square=17.0,
+                cut=2.5,
+                cut_square=18.0,
+                parts=2,
             ),
         ),
         padding=(

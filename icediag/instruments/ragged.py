@@ -21,6 +21,9 @@ from .axes import Axes
 #: Quantiles that are recorded of lengths.
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
+#: Parts into which groups are cut by length, to see what padding would be left.
+PARTS = 8
+
 WHOLE = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
 
@@ -40,7 +43,7 @@ class Ragged:
 
     def record(self) -> RaggedRecord:
         """As it is written down."""
-        lengths = self.lengths.double()
+        lengths, padded = self.lengths.double(), self.cut()
         at = torch.quantile(
             lengths, torch.tensor(QUANTILES, dtype=torch.float64), interpolation="lower"
         )
@@ -50,7 +53,17 @@ class Ragged:
             groups=self.lengths.numel(),
             quantiles={f"{q:g}": float(v) for q, v in zip(QUANTILES, at, strict=True)},
             mean=float(lengths.mean()),
+            mean_square=float(lengths.square().mean()),
+            cut=float(padded.mean()),
+            cut_square=float(padded.square().mean()),
+            parts=min(PARTS, lengths.numel()),
         )
+
+    def cut(self) -> Tensor:
+        """Length that each group has if padded beside others of like length."""
+        ordered = self.lengths.double().sort().values
+        parts = ordered.tensor_split(min(PARTS, max(1, ordered.numel())))
+        return torch.cat([part[-1:].expand_as(part) for part in parts])
 
 
 def find_ragged(batch: Iterable[tuple[str, Tensor]], axes: Axes) -> list[Ragged]:

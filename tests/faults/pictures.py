@@ -204,7 +204,7 @@ PATIENT = Patient(
     faults=(
         Fault(name="bytes", checks=("unnormalized-input",), stages=("stem", "collate")),
         Fault(name="normalised-twice", checks=("double-normalization",), stages=("stem", "model")),
-        Fault(name="doubles", checks=("wide-dtype", "float64-cost"), stages=("model", "collate")),
+        Fault(name="doubles", checks=("wide-dtype",), stages=("model", "collate"), lowest="note"),
         Fault(name="unregistered", checks=("unregistered-tensor", "optimizer-misses-parameters")),
         Fault(name="plain-tensor", checks=("unregistered-tensor",), stages=("model",)),
         Fault(name="exploding", checks=("exploding-gradient",)),

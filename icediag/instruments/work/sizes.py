@@ -4,6 +4,7 @@ Batches that differ in their number of samples alone would leave pulses, DOMs an
 together. So there are batches of the shortest and of the longest samples too, equal in number.
 """
 
+import itertools
 from typing import Any
 
 import torch
@@ -125,14 +126,27 @@ def axes_of_all(runs: list[Run]) -> tuple[list[dict[str, int]], tuple[str, ...]]
 
 
 def _follows_one(sizes: tuple[int, ...], heights: list[tuple[int, ...]]) -> bool:
-    """Whether sizes are one of the heights, with a few more or rounded up to a power of two."""
+    """Whether sizes follow one of the heights: the same, a few more, rounded up, or a part of it.
+
+    Where a batch of fewer samples has a longer one, what is no less there than in a larger batch of
+    shorter samples is no sum.
+    """
     for height in heights:
         if len({a - b for a, b in zip(sizes, height, strict=True)}) == 1:
             return True
-        for bits in range(1, 8):
-            if sizes == tuple(-(-b // (1 << bits)) << bits for b in height):
-                return True
+        pairs = list(itertools.combinations(zip(sizes, height, strict=True), 2))
+        # Runs come smallest first.
+        told = any(before > after for (_, before), (_, after) in pairs)
+        if told and all(_no_inversion(*pair) for pair in pairs):
+            return True
     return False
+
+
+def _no_inversion(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Of (size, height) twice: whether what is as high is as large, and what is higher no less."""
+    if one[1] == other[1]:
+        return one[0] == other[0]
+    return (one[0] - other[0]) * (one[1] - other[1]) >= 0
 
 
 def _counted(run: Run) -> dict[str, int]:
