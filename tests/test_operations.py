@@ -16,6 +16,7 @@ from icediag import Pipeline
 from icediag.icecube import pipeline as icecube
 from icediag.instruments.work import record_operations
 from icediag.instruments.work.costs import Cost, cost_of
+from icediag.instruments.work.operations import expected
 from icediag.model.network import NetworkConfig
 from icediag.recording import Recording
 from icediag.work_record import OperationRecord, OperationsRecord
@@ -360,3 +361,15 @@ def test_an_optimizer_that_wants_a_closure_is_noted() -> None:
     record = record_operations(numbers(Places(), optimizer=lambda p: torch.optim.LBFGS(p)))
     assert [note.name for note in record.not_judged] == ["optimizer"]
     assert {"forward", "backward"} <= {row.phase for row in record.operations}
+
+
+def test_what_a_batch_takes_is_expected_before_it_is_counted() -> None:
+    weights = [10, 20, 30, 40, 100]
+    # Along the line, as for buckets that grow ever more slowly.
+    assert expected(weights, [110, 120, 130, 140]) == 200
+    assert expected(weights, [110, 140, 150, 155]) <= 110 + 3 * 90
+    # As the square where the second half is steeper: 100 + w^2 / 10.
+    assert expected(weights, [110, 140, 190, 260]) == 1100
+    # What is there whatever the batch does not grow; of one size alone nothing is known.
+    assert expected(weights, [50, 50, 50, 50]) == 50
+    assert expected([10, 10, 100], [7, 7]) == 700

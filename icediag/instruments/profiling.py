@@ -2,6 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from icediag.devices import DeviceModel
 from icediag.errors import IcediagError
@@ -13,9 +15,11 @@ from .containment import contained
 from .examine import examine
 from .projection import project
 from .reasons import reason_of
+from .work import record_operations
 
-#: What is counted beside the flow itself.
-COUNTED = ("lines", "operations")
+#: The whole batch is counted too, where no more is expected of it: some seconds. An estimate from
+#: smaller ones is good for a loop, but not for what follows no axis, such as a number of buckets.
+MOST_CALLS, MOST_BYTES = 40_000, 4 * 10**10
 #: Seconds for the steps that are timed, about, and how many of them.
 BUDGET_S, REPEATS = 20.0, 7
 
@@ -53,7 +57,7 @@ def record_profile(
     """
     recording = examine(
         pipeline,
-        needs=COUNTED,
+        needs=("lines",),
         batch_size=batch_size,
         device=device,
         seed=seed,
@@ -62,25 +66,26 @@ def record_profile(
     )
     if not recording.came_through:
         return recording
+    count = partial(record_operations, most_calls=MOST_CALLS, most_bytes=MOST_BYTES)
+    time = partial(record_clock, repeats=repeats, budget_s=budget_s, workers=workers)
+    instruments: tuple[tuple[str, str, Callable[..., Any]], ...] = (
+        ("operations", "counting operations", count),
+        ("clock", "timing training steps", time),
+    )
+    for field, title, instrument in instruments:
+        progress(title)
+        try:
+            with contained(timeout):
+                seen = instrument(pipeline, batch_size=batch_size, device=device, seed=seed)
+        except IcediagError as error:
+            reason = str(error)
+        except Exception as error:  # of the user's code
+            reason = f"{title} failed: {reason_of(error, pipeline)}"
+        else:
+            recording = dataclasses.replace(recording, **{field: seen})
+            continue
+        missing = Unjudged(name=field, reason=reason)
+        recording = dataclasses.replace(recording, not_judged=(*recording.not_judged, missing))
     if recording.operations is not None:
         recording = dataclasses.replace(recording, projection=project(recording.operations, model))
-    progress("timing training steps")
-    try:
-        with contained(timeout):
-            clock = record_clock(
-                pipeline,
-                batch_size=batch_size,
-                device=device,
-                seed=seed,
-                repeats=repeats,
-                budget_s=budget_s,
-                workers=workers,
-            )
-    except IcediagError as error:
-        reason = str(error)
-    except Exception as error:  # of the user's code
-        reason = f"timing failed: {reason_of(error, pipeline)}"
-    else:
-        return dataclasses.replace(recording, clock=clock)
-    missing = Unjudged(name="clock", reason=reason)
-    return dataclasses.replace(recording, not_judged=(*recording.not_judged, missing))
+    return recording

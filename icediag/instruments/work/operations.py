@@ -14,12 +14,20 @@ from .step import Study, prepared
 #: The whole batch is counted too where no more than this is expected of it: operations, and bytes.
 MOST_CALLS = 20_000
 MOST_BYTES = 8 * 10**9
+#: What is so much steeper at its end than at its begin is taken to grow as the square.
+BENT = 1.5
 #: Rows that are kept, most operations first.
 MOST_ROWS = 5000
 
 
 def record_operations(
-    pipeline: Pipeline, *, batch_size: int | None = None, device: str = "cpu", seed: int = 0
+    pipeline: Pipeline,
+    *,
+    batch_size: int | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    most_calls: int = MOST_CALLS,
+    most_bytes: int = MOST_BYTES,
 ) -> OperationsRecord:
     """Count the operations of training steps.
 
@@ -31,16 +39,18 @@ def record_operations(
         batch_size: Samples of the batch that is diagnosed; without, that of the pipeline.
         device: Where the model is and the batch is to go.
         seed: Of the random generators.
+        most_calls: The whole batch is counted too where no more operations are expected of it.
+        most_bytes: The same of what they read and write.
 
     Raises:
         IcediagError: The data set is empty, or a stage that the pipeline names does not exist.
         DataError: The files of a built-in data set are not what they must be.
     """
     with prepared(pipeline, batch_size=batch_size, device=device, seed=seed) as study:
-        return _count(study)
+        return _count(study, most_calls, most_bytes)
 
 
-def _count(study: Study) -> OperationsRecord:
+def _count(study: Study, most_calls: int, most_bytes: int) -> OperationsRecord:
     own = Own(study.pipeline)
     series = Series(
         study,
@@ -55,7 +65,7 @@ def _count(study: Study) -> OperationsRecord:
     repeated: tuple[Repeated, ...] = repeats.records() if repeats is not None else ()
     for counter in series.probes:
         counter.repeats = None
-    if _affordable(series):
+    if _affordable(series, most_calls, most_bytes):
         series.count(series.whole)
     axes, diagnosed = series.axes()
     operations = _operations(series, axes)
@@ -73,15 +83,39 @@ def _count(study: Study) -> OperationsRecord:
     )
 
 
-def _affordable(series: Series[Counter]) -> bool:
+def _affordable(series: Series[Counter], most_calls: int, most_bytes: int) -> bool:
     """Whether counting the whole batch takes little, and was not done yet."""
     if series.whole in series.batches:
         return False
-    calls, moved = _totals(series.probes[-1])
-    grows = calls > 1.5 * _totals(series.probes[0])[0]
-    # As the square, to be on the safe side of a loop over loops.
-    ratio = (len(series.whole) / len(series.runs[-1].few)) ** 2
-    return moved * ratio <= MOST_BYTES and calls * (ratio if grows else 1) <= MOST_CALLS
+    weights = [series.weight(batch) for batch in (*series.batches, series.whole)]
+    calls, moved = zip(*map(_totals, series.probes), strict=True)
+    return (
+        expected(weights, list(calls)) <= most_calls
+        and expected(weights, list(moved)) <= most_bytes
+    )
+
+
+def expected(weights: list[int], totals: list[int]) -> float:
+    """What the whole batch takes at most, about.
+
+    Along the line through the smallest and the largest batch; as the square of the weight where the
+    second half of it is steeper than the first.
+
+    Args:
+        weights: Of the counted batches, and of the whole one, which is the last.
+        totals: Of the counted batches.
+    """
+    *counted, whole = weights
+    pairs = sorted(zip(counted, totals, strict=True))
+    (low, least), (middle, between), (high, most) = pairs[0], pairs[len(pairs) // 2], pairs[-1]
+    if not low < middle < high:
+        return most * (whole / max(1, high)) ** 2
+    # Of what is there whatever the batch, nothing more.
+    square = (most - least) * (whole**2 - high**2) / (high**2 - low**2)
+    early, late = (between - least) / (middle - low), (most - between) / (high - middle)
+    if late > BENT * max(early, 0.0):
+        return most + max(0.0, square)
+    return most + max(early, late, 0.0) * (whole - high)
 
 
 def _operations(series: Series[Counter], axes: list[dict[str, int]]) -> tuple[OperationRecord, ...]:

@@ -54,6 +54,10 @@ class Series(Generic[P]):
             reason = "only the whole batch came through: how counts grow is not known"
             self.notes.append(Unjudged(name="growth", reason=reason))
 
+    def weight(self, indices: list[int]) -> int:
+        """What these samples hold together."""
+        return sum(weight_of(self._study.samples[i]) for i in indices)
+
     def count(self, indices: list[int]) -> bool:
         """Count one batch; whether it came through."""
         probe = self._make()
