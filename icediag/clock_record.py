@@ -213,6 +213,7 @@ class ClockRecord:
         yardstick_s: Seconds of a fixed piece of work, each next to a step: how fast the machine was
             just then.
         yardstick_processor_s: Processor time of that.
+        rounds: In how many rounds, with other measurements between them, and how many steps each.
         other_s: Seconds of the marked steps in no stage.
         optimizer: Class of the optimizer; None where the pipeline names none.
         own_step: Whether the pipeline's own `train_step` was run.
@@ -234,6 +235,7 @@ class ClockRecord:
     marked_s: tuple[float, ...] = ()
     yardstick_s: tuple[float, ...] = ()
     yardstick_processor_s: tuple[float, ...] = ()
+    rounds: tuple[int, ...] = ()
     other_s: tuple[float, ...] = ()
     optimizer: str | None = None
     own_step: bool = False

@@ -2,6 +2,7 @@
 
 Code moves, and numbers differ from run to run. A finding is known again by its check, its stage,
 its file and the words of its evidence, with numbers left out; where several are alike, by order.
+A line of code is known again by what stands in it.
 """
 
 import hashlib
@@ -10,8 +11,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 from icediag.finding import SEVERITIES, Finding
+from icediag.place import Location
 
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
@@ -128,3 +131,43 @@ def _without_file(one: Key, other: Key) -> bool:
 
 def _line(finding: Finding) -> int:
     return finding.location.line if finding.location is not None else 0
+
+
+def match_lines(
+    old: Mapping[Location, str], new: Mapping[Location, str]
+) -> dict[Location, Location]:
+    """Which lines of new code are which of old code: new line -> old line.
+
+    Within a file, lines with the same text in the same order; then lines that were left over and
+    whose text is in one other place alone, as in a file that was renamed. A line without a text
+    (its source was not there) is known by its number.
+
+    Args:
+        old: Lines that matter -> what stands in them, "" where that is not known.
+        new: The same of the new code.
+    """
+    found: dict[Location, Location] = {}
+    for file in {place.file for place in new}:
+        before = sorted((p for p in old if p.file == file), key=_number)
+        after = sorted((p for p in new if p.file == file), key=_number)
+        texts = [
+            [side[p] or f"line {p.line}" for p in places]
+            for side, places in ((old, before), (new, after))
+        ]
+        matcher = SequenceMatcher(None, *texts, autojunk=False)
+        for a, b, size in matcher.get_matching_blocks():
+            found.update(zip(after[b : b + size], before[a : a + size], strict=True))
+    taken = set(found.values())
+    left = [place for place in old if place not in taken and old[place]]
+    for place in new:
+        if place in found or not new[place]:
+            continue
+        twins = [other for other in left if old[other] == new[place]]
+        alike = [other for other in new if other not in found and new[other] == new[place]]
+        if len(twins) == 1 == len(alike):
+            found[place] = twins[0]
+    return found
+
+
+def _number(place: Location) -> int:
+    return place.line

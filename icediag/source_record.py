@@ -27,6 +27,9 @@ class Excerpt:
 class SourceRecord:
     """Excerpts and what functions say of themselves. Keys are `place_key`.
 
+    `texts` are of lines that were counted: two recordings are compared by what stands in a line,
+    not by its number.
+
     Attributes:
         excerpts: Line -> the lines round it.
         summaries: First line of a function -> the first sentence of its docstring, or of its
@@ -34,9 +37,11 @@ class SourceRecord:
         bodies: First line of a function -> what it does: its lines without signature and docstring.
         files: File as recordings name it -> the same from the folder that the command ran in, in
             forward slashes, where it lies below that: what an editor or a code host can open.
+        texts: Line -> what stands in it, without the blanks around it.
     """
 
     excerpts: dict[str, Excerpt] = field(default_factory=dict)
     summaries: dict[str, str] = field(default_factory=dict)
     bodies: dict[str, Excerpt] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)

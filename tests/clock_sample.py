@@ -39,6 +39,7 @@ def sample_clock() -> ClockRecord:
         marked_s=(1.25, 1.75),
         yardstick_s=(0.125, 0.25),
         yardstick_processor_s=(0.0625, 0.125),
+        rounds=(1, 1),
         other_s=(0.5, 0.25),
         optimizer="AdamW",
         own_step=True,

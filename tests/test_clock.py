@@ -91,6 +91,15 @@ def test_repeats_end_with_the_budget_but_one_is_taken() -> None:
     assert len(by_hand(clockwork.pipeline(1), repeats=9).step_s) == 9
 
 
+def test_rounds_are_apart_and_of_a_size_that_is_asked_for() -> None:
+    record = by_hand(clockwork.pipeline(8), repeats=3, rounds=2, size=4)
+    assert record.rounds == (2, 2) and record.batch_size == 4 and record.wanted == 8
+    assert len(record.step_s) == len(stage(record, "model").total_s) == 4
+    assert len(set(record.step_s)) == 1 and len(record.yardstick_s) == 4
+    # A size is taken whatever it costs.
+    assert by_hand(clockwork.pipeline(8), budget_s=1.0, size=99).batch_size == 8
+
+
 class FakeEvent:
     """Counts milliseconds by the number of events before it."""
 

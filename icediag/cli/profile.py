@@ -52,7 +52,7 @@ def profile(
     repeats: Annotated[
         int | None,
         typer.Option(
-            "--repeats", min=1, metavar="N", help="Steps to time, 7; with --versus rounds, 30."
+            "--repeats", min=1, metavar="N", help="Steps to time, 10; with --versus rounds, 30."
         ),
     ] = None,
     depth: Annotated[int, typer.Option(min=0, help="Show stages nested up to this depth.")] = 2,

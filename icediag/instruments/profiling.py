@@ -9,19 +9,21 @@ from icediag.devices import DeviceModel
 from icediag.errors import IcediagError
 from icediag.pipeline import Pipeline
 from icediag.recording import Recording, Unjudged
+from icediag.source_record import SourceRecord
 
 from .clock import record_clock
 from .containment import contained
 from .examine import examine
 from .projection import project
 from .reasons import reason_of
+from .source import counted_places, read_texts
 from .work import record_operations
 
 #: The whole batch is counted too, where no more is expected of it: some seconds. An estimate from
 #: smaller ones is good for a loop, but not for what follows no axis, such as a number of buckets.
 MOST_CALLS, MOST_BYTES = 40_000, 4 * 10**10
-#: Seconds for the steps that are timed, about, and how many of them.
-BUDGET_S, REPEATS = 20.0, 7
+#: Seconds for the steps that are timed, about, how many of them, and in how many rounds.
+BUDGET_S, REPEATS, ROUNDS = 20.0, 10, 2
 
 
 def record_profile(
@@ -34,6 +36,7 @@ def record_profile(
     workers: tuple[int, ...] = (),
     repeats: int = REPEATS,
     budget_s: float = BUDGET_S,
+    size: int | None = None,
     timeout: float | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Recording:
@@ -48,6 +51,7 @@ def record_profile(
         workers: Numbers of worker processes to try a DataLoader with.
         repeats: Steps to time.
         budget_s: Seconds for these, about.
+        size: Samples in such a step; without, as many as the budget allows.
         timeout: Seconds that each instrument may take; None for any time.
         progress: Told what is done next.
 
@@ -67,7 +71,14 @@ def record_profile(
     if not recording.came_through:
         return recording
     count = partial(record_operations, most_calls=MOST_CALLS, most_bytes=MOST_BYTES)
-    time = partial(record_clock, repeats=repeats, budget_s=budget_s, workers=workers)
+    time = partial(
+        record_clock,
+        repeats=repeats,
+        budget_s=budget_s,
+        rounds=ROUNDS,
+        size=size,
+        workers=workers,
+    )
     instruments: tuple[tuple[str, str, Callable[..., Any]], ...] = (
         ("operations", "counting operations", count),
         ("clock", "timing training steps", time),
@@ -88,4 +99,5 @@ def record_profile(
         recording = dataclasses.replace(recording, not_judged=(*recording.not_judged, missing))
     if recording.operations is not None:
         recording = dataclasses.replace(recording, projection=project(recording.operations, model))
-    return recording
+    texts = read_texts(counted_places(recording))
+    return dataclasses.replace(recording, source=SourceRecord(texts=texts))

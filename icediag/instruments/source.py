@@ -69,7 +69,33 @@ def with_source(recording: Recording, diagnosis: Diagnosis) -> Recording:
         for place in (*(s.location for s in recording.stages), *(f.location for f in findings))
         if place is not None
     ]
-    return replace(recording, source=read_source(places))
+    source = replace(read_source(places), texts=read_texts(counted_places(recording)))
+    return replace(recording, source=source)
+
+
+def counted_places(recording: Recording) -> set[Location]:
+    """The lines that counts of a recording are of."""
+    found: set[Location | None] = set()
+    if recording.operations is not None:
+        found |= {operation.location for operation in recording.operations.operations}
+    if recording.lines is not None:
+        found |= {line.location for line in recording.lines.lines}
+        found |= {loop.location for loop in recording.lines.loops}
+    return {place for place in found if place is not None}
+
+
+def read_texts(places: Iterable[Location]) -> dict[str, str]:
+    """What stands in lines of modules that are loaded; keys are `place_key`."""
+    wanted: dict[str, set[int]] = {}
+    for place in places:
+        wanted.setdefault(place.file, set()).add(place.line)
+    texts: dict[str, str] = {}
+    for name, file in sorted(_files(set(wanted))):
+        lines = linecache.getlines(file)
+        for number in sorted(wanted[name]):
+            if 1 <= number <= len(lines):
+                texts[place_key(name, number)] = _clean(lines[number - 1].strip())
+    return texts
 
 
 def _files(names: set[str]) -> Iterator[tuple[str, str]]:

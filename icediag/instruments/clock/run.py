@@ -1,5 +1,6 @@
 """Times training steps: with and without marks on stages, each beside a fixed piece of work."""
 
+import math
 import os
 import platform
 import time
@@ -41,6 +42,8 @@ def record_clock(
     seed: int = 0,
     repeats: int = 3,
     budget_s: float = 2.5,
+    rounds: int = 1,
+    size: int | None = None,
     workers: tuple[int, ...] = (),
     clock: Clock = time.perf_counter,
     processor: Clock = time.process_time,
@@ -58,6 +61,9 @@ def record_clock(
         repeats: Steps to time with marks, and as many without; fewer where the budget ends first,
             but at least one.
         budget_s: Seconds for these steps, about.
+        rounds: In how many rounds the steps are taken, with other measurements between them: what
+            happens to a machine for some seconds does not happen to all of them.
+        size: Samples in a step; without, as many as the budget allows.
         workers: Numbers of worker processes to try a DataLoader with, beside the pipeline's own.
         clock: Seconds.
         processor: Seconds of processor time of all threads.
@@ -84,10 +90,16 @@ def record_clock(
             stepper = Stepper(pipeline, samples, stages, target)
             timer = timer_for(target, clock)
             fields: dict[str, Any] = {}
+            share = budget_s / rounds
+            steps = Steps(stepper, timer, clock, processor)
             try:
-                fields |= _steps(stepper, wanted, timer, clock, processor, repeats, budget_s)
+                n = min(wanted, size) if size else 0
+                steps.warm_up(n or wanted, share / STEPS_IN_BUDGET, fixed=n > 0)
+                steps.round(-(-repeats // rounds), share)
             except Exception as error:
                 missing["steps"] = reason_of(error, pipeline)
+            else:
+                fields |= steps.fields()
             name = type(stepper.optimizer).__name__
             fields["optimizer"] = None if stepper.optimizer is None else name
             n = fields.get("batch_size", wanted)
@@ -104,50 +116,83 @@ def record_clock(
                     fields[field] = measure()
                 except Exception as error:
                     missing[field] = reason_of(error, pipeline)
+            if "steps" not in missing and rounds > 1:
+                try:
+                    for _ in range(1, rounds):
+                        steps.round(-(-repeats // rounds), share)
+                except Exception as error:  # they came through before
+                    missing["further steps"] = reason_of(error, pipeline)
+                else:
+                    fields |= steps.fields()
     kept = {name: value for name, value in vars(record).items() if name not in fields}
     return ClockRecord(**kept, **fields)
 
 
-def _steps(
-    stepper: Stepper,
-    wanted: int,
-    timer: Timer,
-    clock: Clock,
-    processor: Clock,
-    repeats: int,
-    budget_s: float,
-) -> dict[str, Any]:
-    """Warm up with growing batches, then steps without and with marks in turn."""
-    n = _affordable(stepper, wanted, timer, clock, budget_s / STEPS_IN_BUDGET)
-    yardstick = Yardstick(stepper.device)
-    yardstick()
-    bare: list[tuple[float, float]] = []
-    beside: list[tuple[float, float]] = []
-    marked: list[Spans] = []
-    marked_s: list[float] = []
-    began = clock()
-    while len(bare) < repeats and (not bare or clock() - began < budget_s):
-        bare.append(_timed(partial(stepper.step, n), timer, clock, processor))
-        beside.append(_timed(yardstick, timer, clock, processor))
-        spans = Spans(timer)
-        with stepper.marks(spans):
-            step = partial(stepper.step, n, spans)
-            marked_s.append(_timed(step, timer, clock, processor)[0])
-        marked.append(spans)
-    stages = gathered(marked)
-    inside = [sum(s.total_s[i] for s in stages if s.depth == 0) for i in range(len(marked))]
-    return {
-        "batch_size": n,
-        "stages": stages,
-        "step_s": tuple(wall for wall, _ in bare),
-        "processor_s": tuple(used for _, used in bare),
-        "marked_s": tuple(marked_s),
-        "yardstick_s": tuple(wall for wall, _ in beside),
-        "yardstick_processor_s": tuple(used for _, used in beside),
-        "other_s": tuple(
-            max(0.0, whole - part) for whole, part in zip(marked_s, inside, strict=True)
-        ),
-    }
+class Steps:
+    """Steps without and with marks in turn, each beside the yardstick.
+
+    Args:
+        stepper: Takes them.
+        timer: Reads the time of stages.
+        clock: Seconds.
+        processor: Seconds of processor time.
+    """
+
+    def __init__(self, stepper: Stepper, timer: Timer, clock: Clock, processor: Clock) -> None:
+        self._stepper, self._timer = stepper, timer
+        self._clock, self._processor = clock, processor
+        self._yardstick = Yardstick(stepper.device)
+        self._n = 0
+        self._bare: list[tuple[float, float]] = []
+        self._beside: list[tuple[float, float]] = []
+        self._marked: list[Spans] = []
+        self._marked_s: list[float] = []
+        self._rounds: list[int] = []
+
+    def warm_up(self, wanted: int, longest: float, *, fixed: bool = False) -> None:
+        """Take steps on growing batches; those that are timed are of the last size, or `fixed`."""
+        limit = math.inf if fixed else longest
+        self._n = _affordable(self._stepper, wanted, self._timer, self._clock, limit)
+
+    def round(self, repeats: int, budget_s: float) -> None:
+        """Take some; at least one, and no more once the budget is spent."""
+        self._yardstick()
+        began, taken = self._clock(), 0
+        while taken < repeats and (not taken or self._clock() - began < budget_s):
+            self._bare.append(self._timed(partial(self._stepper.step, self._n)))
+            self._beside.append(self._timed(self._yardstick))
+            spans = Spans(self._timer)
+            with self._stepper.marks(spans):
+                step = partial(self._stepper.step, self._n, spans)
+                self._marked_s.append(self._timed(step)[0])
+            self._marked.append(spans)
+            taken += 1
+        self._rounds.append(taken)
+
+    def fields(self) -> dict[str, Any]:
+        """What a `ClockRecord` holds of them."""
+        stages = gathered(self._marked)
+        inside = [sum(s.total_s[i] for s in stages if s.depth == 0) for i in range(len(self._bare))]
+        return {
+            "batch_size": self._n,
+            "stages": stages,
+            "step_s": tuple(wall for wall, _ in self._bare),
+            "processor_s": tuple(used for _, used in self._bare),
+            "marked_s": tuple(self._marked_s),
+            "yardstick_s": tuple(wall for wall, _ in self._beside),
+            "yardstick_processor_s": tuple(used for _, used in self._beside),
+            "rounds": tuple(self._rounds),
+            "other_s": tuple(
+                max(0.0, whole - part) for whole, part in zip(self._marked_s, inside, strict=True)
+            ),
+        }
+
+    def _timed(self, run: Callable[[], Any]) -> tuple[float, float]:
+        self._timer.wait()
+        start, used = self._clock(), self._processor()
+        run()
+        self._timer.wait()
+        return self._clock() - start, self._processor() - used
 
 
 def _affordable(stepper: Stepper, wanted: int, timer: Timer, clock: Clock, longest: float) -> int:
@@ -173,16 +218,6 @@ def _affordable(stepper: Stepper, wanted: int, timer: Timer, clock: Clock, longe
         if size == wanted or took * WORST_GROWTH > longest:
             return size
         size = min(wanted, 2 * size)
-
-
-def _timed(
-    run: Callable[[], Any], timer: Timer, clock: Clock, processor: Clock
-) -> tuple[float, float]:
-    timer.wait()
-    start, used = clock(), processor()
-    run()
-    timer.wait()
-    return clock() - start, processor() - used
 
 
 class Yardstick:
