@@ -49,6 +49,7 @@ from . import (
     saturated_output,
     single_event,
     singular_loss,
+    slower_than_baseline,
     small_event,
     summed_loss,
     superlinear_growth,
@@ -116,6 +117,7 @@ CHECKS: tuple[ModuleType, ...] = (
     loss_not_periodic,
     loss_mixes_samples,
     summed_loss,
+    slower_than_baseline,
 )
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -150,11 +150,11 @@ def match_lines(
     for file in {place.file for place in new}:
         before = sorted((p for p in old if p.file == file), key=_number)
         after = sorted((p for p in new if p.file == file), key=_number)
-        texts = [
+        olds, news = (
             [side[p] or f"line {p.line}" for p in places]
             for side, places in ((old, before), (new, after))
-        ]
-        matcher = SequenceMatcher(None, *texts, autojunk=False)
+        )
+        matcher = SequenceMatcher(None, olds, news, autojunk=False)
         for a, b, size in matcher.get_matching_blocks():
             found.update(zip(after[b : b + size], before[a : a + size], strict=True))
     taken = set(found.values())

@@ -11,6 +11,7 @@ from typing import Literal
 from icediag.births_record import BirthsRecord
 from icediag.bounds_record import BoundsRecord
 from icediag.clock_record import ClockRecord
+from icediag.comparison_record import ComparisonRecord
 from icediag.contracts_record import ContractsRecord
 from icediag.features_record import FeaturesRecord
 from icediag.histograms_record import HistogramsRecord
@@ -253,6 +254,7 @@ class Recording:
         source: Lines of source that a diagnosis speaks of; None where they were not asked for.
         weighing: Weighted means that the model takes; None where that was not asked for.
         loss_probe: What the loss does, probed away from the model; None where not asked for.
+        comparison: It beside an older one; None where there is none.
         versions: Of torch and python.
         version: Of this format.
     """
@@ -282,6 +284,7 @@ class Recording:
     source: SourceRecord | None = None
     weighing: WeighingRecord | None = None
     loss_probe: LossRecord | None = None
+    comparison: ComparisonRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from .bench import bench
 from .check import check
 from .checks import checks, explain
+from .compare import compare
 from .prepare import prepare
 from .profile import profile
 from .report import report
@@ -32,6 +33,7 @@ COMMANDS = (
     check,
     report,
     profile,
+    compare,
     shapes,
     train,
     simulate,

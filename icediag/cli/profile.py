@@ -68,6 +68,15 @@ def profile(
     fail_on: Annotated[
         FailOn, typer.Option("--fail-on", help="Findings from which on the exit code is 1.")
     ] = "warning",
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--baseline",
+            metavar="FILE",
+            help="A recording of the code as it was (--json): say what got worse, see `icediag "
+            "compare`.",
+        ),
+    ] = None,
     trace: Annotated[
         Path | None,
         typer.Option(
@@ -118,6 +127,8 @@ def profile(
     from icediag.instruments.profiling import REPEATS, record_profile
     from icediag.instruments.traces import record_trace
     from icediag.plain import to_json, write_atomically
+    from icediag.recording import Recording
+    from icediag.reports.compare import render_comparison
     from icediag.reports.profile import render_profile
 
     from .load import load_pipeline, made_folder, resolve_device, writable_folder
@@ -126,6 +137,7 @@ def profile(
         return _versus(versus, sizes, repeats or 30, on_disk, seed)
     model = load_device(device_model)
     tried = _workers(workers)
+    known = None if baseline is None else Recording.load(baseline)
     if json is not None:
         writable_folder(json.parent, "--json")
     folder = None if out is None else made_folder(out, "--out")
@@ -151,6 +163,7 @@ def profile(
             seed=seed,
             workers=tried,
             repeats=repeats or REPEATS,
+            baseline=known,
             timeout=timeout,
             progress=status.update,
         )
@@ -181,6 +194,9 @@ def profile(
             small=all_stages,
         )
     )
+    if recording.comparison is not None:
+        text = render_comparison(recording.comparison, width=console.width, color=color)
+        console.file.write(f"\nbeside the baseline\n{text}")
     if written is not None:
         console.file.write(f"\ntrace: {written}\n")
     console.file.flush()

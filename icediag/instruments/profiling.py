@@ -12,6 +12,7 @@ from icediag.recording import Recording, Unjudged
 from icediag.source_record import SourceRecord
 
 from .clock import record_clock
+from .comparison import compare
 from .containment import contained
 from .examine import examine
 from .projection import project
@@ -36,7 +37,7 @@ def record_profile(
     workers: tuple[int, ...] = (),
     repeats: int = REPEATS,
     budget_s: float = BUDGET_S,
-    size: int | None = None,
+    baseline: Recording | None = None,
     timeout: float | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Recording:
@@ -51,7 +52,7 @@ def record_profile(
         workers: Numbers of worker processes to try a DataLoader with.
         repeats: Steps to time.
         budget_s: Seconds for these, about.
-        size: Samples in such a step; without, as many as the budget allows.
+        baseline: An older recording to compare with; steps of as many samples are timed.
         timeout: Seconds that each instrument may take; None for any time.
         progress: Told what is done next.
 
@@ -70,13 +71,14 @@ def record_profile(
     )
     if not recording.came_through:
         return recording
+    timed = baseline.clock.batch_size if baseline is not None and baseline.clock else None
     count = partial(record_operations, most_calls=MOST_CALLS, most_bytes=MOST_BYTES)
     time = partial(
         record_clock,
         repeats=repeats,
         budget_s=budget_s,
         rounds=ROUNDS,
-        size=size,
+        size=timed,
         workers=workers,
     )
     instruments: tuple[tuple[str, str, Callable[..., Any]], ...] = (
@@ -100,4 +102,7 @@ def record_profile(
     if recording.operations is not None:
         recording = dataclasses.replace(recording, projection=project(recording.operations, model))
     texts = read_texts(counted_places(recording))
-    return dataclasses.replace(recording, source=SourceRecord(texts=texts))
+    recording = dataclasses.replace(recording, source=SourceRecord(texts=texts))
+    if baseline is None:
+        return recording
+    return dataclasses.replace(recording, comparison=compare(baseline, recording))
