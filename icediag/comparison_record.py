@@ -66,7 +66,8 @@ class TimeChange:
     Attributes:
         old_round: Which round of the old recording.
         new_round: Which of the new one.
-        steps: Steps in these rounds, old and new.
+        old_steps: Steps in that of the old recording.
+        new_steps: Steps in that of the new one.
         ratio: Ratio of the medians of step by yardstick, by processor time.
         low: Lower end of its bootstrap interval.
         high: Upper end.
@@ -77,7 +78,8 @@ class TimeChange:
 
     old_round: int
     new_round: int
-    steps: tuple[int, ...]
+    old_steps: int
+    new_steps: int
     ratio: float
     low: float
     high: float

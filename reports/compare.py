@@ -8,13 +8,13 @@ from rich.padding import Padding
 from rich.text import Text
 
 from icediag.checks.slower_than_baseline import beyond, slower
-from icediag.comparison_record import ComparisonRecord, CountChange
+from icediag.comparison_record import MEASURES, ComparisonRecord, CountChange
 from icediag.finding import Finding
 from icediag.matching import Matched
 
 from .check import finding_lines
 from .grid import Group, Row, grid
-from .numbers import amount, bytes_of, duration, milliseconds
+from .numbers import amount, bytes_of, counted, duration, milliseconds
 from .shapes import SEVERITY_STYLES, printable
 
 
@@ -77,9 +77,11 @@ def _percent(before: int, after: int) -> Text:
         return Text("as before", "dim")
     if before == 0:
         return Text("new", "bold red")
+    if after >= 10 * before:
+        return Text(f"× {amount(after / before)}", "bold red")
     change = 100 * (after - before) / before
     style = "red" if after > before else "green"
-    return Text(f"{change:+.1f} %" if abs(change) < 99.95 else f"{change:+,.0f} %", style)
+    return Text(f"{change:+.1f} %" if abs(change) < 99.95 else f"{change:+.0f} %", style)
 
 
 def _totals(comparison: ComparisonRecord) -> RenderableType | None:
@@ -108,43 +110,61 @@ def _totals(comparison: ComparisonRecord) -> RenderableType | None:
 
 
 def _worse(comparison: ComparisonRecord, width: int) -> RenderableType | None:
-    risen = [change for change in comparison.counts if change.after > change.before]
     if comparison.samples is None:
         return None
+    risen = [change for change in comparison.counts if change.after > change.before]
     if not risen:
         return Text("\nno count rose in any stage", "green")
-    risen.sort(key=lambda change: (not beyond(change), -change.share))
-    rows = [_row(change) for change in risen]
+    bad = [change for change in risen if beyond(change)]
+    within = len(risen) - len(bad)
+    note = Text(f"\n{counted(within, 'count')} rose within the tolerance", "dim")
+    if not bad:
+        return note
+    # Stages by what rose most in them, and in each the measure of which that is first.
+    stages: dict[tuple[str, str], list[CountChange]] = {}
+    for change in sorted(bad, key=lambda change: -change.share):
+        stages.setdefault((change.phase, change.stage), []).append(change)
+    rows = []
+    for changes in stages.values():
+        changes.sort(key=lambda change: MEASURES.index(change.measure))
+        told = next((c for c in changes if c.measure == "syncs" and c.lines), None)
+        told = told or max(changes, key=lambda change: len(change.lines))
+        for i, change in enumerate(changes):
+            last = i == len(changes) - 1
+            rows.append(_row(change, first=i == 0, under=_lines(told, width) if last else None))
     groups = [
         Group(title="what got worse", columns=("where",)),
-        Group(title="", columns=("count", "before", "after", "of the step")),
-        Group(title="", columns=("",)),
+        Group(title="", columns=("count", "before", "after", "change")),
     ]
-    return Padding(grid(groups, rows, width), (1, 0, 0, 0))
+    table = grid(groups, rows, width)
+    return Padding(Text("\n").join([table, note]) if within else table, (1, 0, 0, 0))
 
 
-def _row(change: CountChange) -> Row:
+def _row(change: CountChange, *, first: bool, under: Text | None) -> Row:
     name = change.stage if change.stage and change.stage != change.phase else ""
-    under = Text()
-    for i, line in enumerate(change.lines[:3]):
-        under.append("\n" if i else "")
-        was = "" if line.known else "new line, "
-        under.append(f"  {line.location.file}:{line.location.line}", "dim")
-        under.append(f"  {was}{_shown(change.measure, line.before)} -> ")
-        under.append(_shown(change.measure, line.after), "bold")
-        under.append(f"  {line.text}" if line.text else "", "cyan")
-    bad = beyond(change)
     return Row(
         cells=[
-            Text(f"{change.phase}, {name}" if name else change.phase),
+            Text((f"{change.phase}, {name}" if name else change.phase) if first else "", "bold"),
             Text(change.measure),
             Text(_shown(change.measure, change.before)),
-            Text(_shown(change.measure, change.after)),
-            Text(f"{100 * change.share:+.1f} %"),
-            Text("worse" if bad else "within tolerance", "bold red" if bad else "dim"),
+            Text(_shown(change.measure, change.after), "bold"),
+            _percent(change.before, change.after),
         ],
-        under=under if change.lines else None,
+        under=under,
     )
+
+
+def _lines(change: CountChange, width: int) -> Text | None:
+    """The lines that a count rose in most."""
+    lines = []
+    for line in change.lines[:3]:
+        text = Text(f"  {line.location.file}:{line.location.line}  ", "dim")
+        text.append(f"{change.measure} {_shown(change.measure, line.before)} -> ", "not dim")
+        text.append(_shown(change.measure, line.after), "bold not dim")
+        text.append(f"  {line.text}" if line.text else "", "cyan not dim")
+        text.truncate(width, overflow="ellipsis")
+        lines.append(text)
+    return Text("\n").join(lines) if lines else None
 
 
 def _times(comparison: ComparisonRecord) -> RenderableType | None:
@@ -165,7 +185,7 @@ def _times(comparison: ComparisonRecord) -> RenderableType | None:
     for time in times:
         text.append(
             f"\n  round {time.new_round + 1} by round {time.old_round + 1}, "
-            f"{time.steps[1]} by {time.steps[0]} steps: "
+            f"{time.new_steps} by {time.old_steps} steps: "
             f"{time.ratio:.2f} [{time.low:.2f}, {time.high:.2f}], "
             f"{time.wall_ratio:.2f} [{time.wall_low:.2f}, {time.wall_high:.2f}]"
         )

@@ -41,7 +41,7 @@ def compare(
     from rich.console import Console
 
     from icediag.checks import slower_than_baseline
-    from icediag.finding import SEVERITIES
+    from icediag.finding import SEVERITIES, Finding
     from icediag.instruments import comparison
     from icediag.matching import match
     from icediag.plain import to_json, write_atomically
@@ -53,7 +53,7 @@ def compare(
     if out is not None:
         writable_folder(out.parent, "--json")
     old, new = _read(before), _read(after)
-    findings = []
+    findings: list[Finding] = []
     record = matched = None
     if old[0] is not None and new[0] is not None:
         record = comparison.compare(old[0], new[0])

@@ -74,7 +74,7 @@ def profile(
             "--baseline",
             metavar="FILE",
             help="A recording of the code as it was (--json): say what got worse, see `icediag "
-            "compare`.",
+            "compare`. Findings that were there before leave the exit code alone.",
         ),
     ] = None,
     trace: Annotated[
@@ -119,6 +119,8 @@ def profile(
 
     Exit code 0: nothing found, 1: findings, 2: the pipeline could not be run.
     """
+    from dataclasses import replace
+
     from rich.console import Console
 
     from icediag.checks import CHECKS, judge
@@ -126,6 +128,7 @@ def profile(
     from icediag.instruments.overview import summary
     from icediag.instruments.profiling import REPEATS, record_profile
     from icediag.instruments.traces import record_trace
+    from icediag.matching import match
     from icediag.plain import to_json, write_atomically
     from icediag.recording import Recording
     from icediag.reports.compare import render_comparison
@@ -174,7 +177,8 @@ def profile(
             written = record_trace(
                 loaded, traces, batch_size=batch_size, device=place, seed=seed, timeout=timeout
             )
-    diagnosis = judge(recording, [check for check in CHECKS if check.CODE.startswith("P")])
+    checks = [check for check in CHECKS if check.CODE.startswith("P")]
+    diagnosis = judge(recording, checks)
     shown = summary(recording)
     if json is not None:
         recording.save(json)
@@ -202,7 +206,14 @@ def profile(
     console.file.flush()
     if failed:
         return 2
-    return 1 if fail_on != "never" and diagnosis.at_least(fail_on) else 0
+    if fail_on == "never":
+        return 0
+    if known is not None:
+        # What was there before is known; a finding counts where it is new or more severe.
+        matched = match(judge(known, checks).findings, diagnosis.findings)
+        new = (*matched.new, *(now for _, now in matched.worse))
+        diagnosis = replace(diagnosis, findings=new)
+    return 1 if diagnosis.at_least(fail_on) else 0
 
 
 def _workers(text: str) -> tuple[int, ...]:

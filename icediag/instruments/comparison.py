@@ -262,7 +262,8 @@ def _clocks(old: ClockRecord, new: ClockRecord, seed: int) -> dict[str, object]:
             TimeChange(
                 old_round=i,
                 new_round=j,
-                steps=(len(a[0]), len(b[0])),
+                old_steps=len(a[0]),
+                new_steps=len(b[0]),
                 ratio=ratio,
                 low=low,
                 high=high,
