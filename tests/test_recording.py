@@ -24,6 +24,7 @@ from icediag.bounds_record import (
     StageBounds,
     Witness,
 )
+from icediag.comparison_record import ComparisonRecord
 from icediag.contracts_record import Breach, Contract, ContractsRecord
 from icediag.errors import IcediagError
 from icediag.features_record import FeaturesRecord
@@ -143,6 +144,7 @@ def sample() -> Recording:
         histograms=filled(HistogramsRecord),
         source=filled(SourceRecord),
         weighing=filled(WeighingRecord),
+        comparison=filled(ComparisonRecord),
         versions={"torch": "2"},
         bounds=sample_bounds(),
         provenance=sample_provenance(),
