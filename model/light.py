@@ -37,9 +37,9 @@ _COT_CHERENKOV: Final = COS_CHERENKOV / SIN_CHERENKOV
 
 #: Photons weighted by the PMT's quantum efficiency, per metre of bare muon, and the share that the
 #: muon's small showers add: yield = PHOTONS_PER_METRE * (1.22 + 1.36e-3 E/GeV) [A]. [A] has 2450;
-#: half of it is kept here for glass, cable shadow, holes and the discriminator's threshold
+#: about half of it is kept here for glass, cable shadow, holes and the discriminator's threshold
 #: (assumption, fitted to the lengths of events). Seen through the PMT's face, 0.0444 m^2 [D].
-PHOTONS_PER_METRE: Final = 2450.0 * 0.5
+PHOTONS_PER_METRE: Final = 2450.0 * 0.52
 _TRACK_LIGHT: Final = (1.22, 1.36e-3)
 PMT_AREA: Final = 0.0444
 
@@ -74,6 +74,10 @@ _ICE: Final = (
     (2220, 42.9, 137.5), (2260, 61.6, 191.3), (2300, 76.9, 239.9), (2340, 36.9, 127.1),
     (2380, 37.8, 133.4), (2420, 60.0, 197.1), (2460, 81.6, 251.9), (2500, 56.7, 185.2),
 )  # fmt: skip
+
+#: Attenuation over the whole Cherenkov spectrum, by that at 400 nm, where ice is clearest
+#: (assumption, fitted to the DOMs of bright events).
+_SPECTRUM: Final = 1.13
 
 #: DOMs that would see fewer photo-electrons than this in ice of this propagation length (m) are not
 #: looked at. Measured over 800 candidates: 98 % of all light is kept, 96 % of the median event's.
@@ -127,7 +131,7 @@ class Ice:
         grid = np.arange(self._z0, _DEPTH_OF_ORIGIN - depth[0] + 400.0, edge)
         at = _DEPTH_OF_ORIGIN - grid
         # [A], eq. for the diffuse limit: propagation length sqrt(absorption * scattering / 3).
-        inverse = np.interp(at, depth, 1.0 / np.sqrt(absorption * scattering / 3.0))
+        inverse = np.interp(at, depth, _SPECTRUM / np.sqrt(absorption * scattering / 3.0))
         self._per_metre = 1.0 / edge
         self._integral = np.concatenate([[0.0], np.cumsum(inverse * edge)]).astype(np.float32)
         self.xyz = icecube86()
@@ -137,7 +141,7 @@ class Ice:
         dom_depth = _DEPTH_OF_ORIGIN - self.xyz[:, 2]
         scat = np.interp(dom_depth, depth, scattering)
         absorb = np.interp(dom_depth, depth, absorption)
-        propagation = np.sqrt(absorb * scat / 3.0)
+        propagation = np.sqrt(absorb * scat / 3.0) / _SPECTRUM
         diffusion = scat / 3.0 * np.exp(scat / absorb)  # [A]: lambda_c = lambda_e / (3 zeta)
         mu = (diffusion / SIN_CHERENKOV) ** 2 * 2.0 / (np.pi * propagation)
         area = np.full(len(self.z), PMT_AREA)

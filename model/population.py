@@ -20,13 +20,13 @@ I64 = NDArray[np.int64]
 KINDS: Final = ("through-going", "starting", "stopping", "cascade")
 _THROUGH, _STARTING, _STOPPING, _CASCADE = range(4)
 
-#: How often each kind is drawn (assumption).
-KIND_SHARES: Final = (0.45, 0.2, 0.1, 0.25)
+#: How often each kind is drawn (assumption, fitted to the DOMs of bright events).
+KIND_SHARES: Final = (0.35, 0.2, 0.1, 0.35)
 
 #: Energies, GeV: a steep and a hard power law, which together give the published lengths of events
 #: (fitted to them, not to a flux): share, lowest energy, spectral index.
-_ENERGY_PARTS: Final = ((0.891, 100.0, 3.1), (0.1, 1300.0, 2.2), (0.009, 2.5e4, 1.3))
-_ENERGY_MAX: Final = 1e8
+_ENERGY_PARTS: Final = ((0.8766, 100.0, 2.92), (0.115, 1180.0, 2.25), (0.0084, 1.3e4, 1.17))
+_ENERGY_MAX: Final = 3e7
 
 #: Direction: cos(zenith) = c with density (1 + tilt * c) / 2, fitted to the mean zenith of the
 #: competition's truth, 1.534 = pi/2 - tilt * pi/8.
@@ -35,7 +35,7 @@ _ZENITH_TILT: Final = 0.094
 #: Where light is: an event begins, ends or passes at a Gaussian distance in x, y and z of a random
 #: DOM, m: at 100 GeV, and more for each power of ten (assumption: dim events are only seen from
 #: near, and drawing them elsewhere would be in vain).
-_SPREAD: Final = (18.0, 50.0)
+_SPREAD: Final = (15.0, 56.5)
 
 #: A through-going track is followed from this far before that point to as far behind it, m.
 _HALF_TRACK: Final = 1500.0
@@ -43,6 +43,12 @@ _HALF_TRACK: Final = 1500.0
 #: Metres that a muon runs for each GeV, from its loss by ionisation, 0.2 GeV/m (assumption: energy
 #: lost by showers does not shorten it; longer than 2 * _HALF_TRACK leaves the array anyway).
 _RANGE_PER_GEV: Final = 5.0
+
+#: A muon's showers along its way: the share of them that is spread evenly over it, and the largest
+#: share of its energy that a passing muon loses at one place (assumptions, fitted to the DOMs of
+#: bright events; a mean of 0.2 of its energy is what is taken off a kilometre of even light).
+_CONTINUOUS: Final = 0.4
+_LARGEST_LOSS: Final = 0.8
 
 
 def tilted_cosine(u: F64) -> F64:
@@ -78,10 +84,10 @@ def candidates(kind: I64, motion: F64, xyz: F64, rng: np.random.Generator) -> tu
     spread = _SPREAD[0] + _SPREAD[1] * np.maximum(np.log10(energy / 100.0), 0.0)
     place = near + spread[:, None] * rng.standard_normal((n, 3))
     # Share of the energy in the shower: inelasticity of a starting event, the one large loss that a
-    # passing muon may suffer (assumptions: uniform, and its cube so that most are small).
+    # passing muon may suffer (assumptions: uniform, and by a cube so that most are small).
     u = rng.random(n)
     in_shower = np.select(
-        [kind == _STARTING, kind == _CASCADE], [u, np.ones(n)], default=0.3 * u**3
+        [kind == _STARTING, kind == _CASCADE], [u, np.ones(n)], default=_LARGEST_LOSS * u**3
     )
     muon = np.where(kind == _STARTING, energy * (1 - u), energy)
     length = np.select(
@@ -95,7 +101,7 @@ def candidates(kind: I64, motion: F64, xyz: F64, rng: np.random.Generator) -> tu
         start=place - back[:, None] * motion,
         direction=motion,
         length=length,
-        line=np.where(kind == _CASCADE, 0.0, track_yield(muon)),
+        line=np.where(kind == _CASCADE, 0.0, track_yield(_CONTINUOUS * muon)),
         point=shower_yield(in_shower * energy),
         point_at=np.where(passing, rng.random(n) * length, 0.0),
     )

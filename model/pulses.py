@@ -10,22 +10,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .light import Ice, Sources
-from .readout import READ_AFTER, READ_BEFORE, charges, coincident, noise, sort_order
+from .readout import (
+    READ_AFTER,
+    READ_BEFORE,
+    REARM_TIME,
+    charges,
+    launches,
+    noise,
+    sort_key,
+    sort_order,
+)
 
 BOOL = NDArray[np.bool_]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 #: A bright DOM's pulses overlap: photo-electrons of mean n are read out as pulses of mean
-#: n / (1 + n / _MERGE)^(1 - _MERGE_POWER), whose charges add up to n (assumption, fitted to lengths
-#: and to pulses per DOM).
+#: m = n / (1 + n / _MERGE)^(1 - _MERGE_POWER), and as no more than `_MOST_PULSES`, by
+#: m / (1 + m / _MOST_PULSES); their charges add up to n (assumption, fitted to lengths and to
+#: pulses per DOM).
 _MERGE: Final = 3.0
-_MERGE_POWER: Final = 0.55
+_MERGE_POWER: Final = 0.63
+_MOST_PULSES: Final = 300.0
 
-#: Afterpulses of a photo-electron: 6 % within 0.3 to 11 us [IceCube, NIM A618 (2010) 139], here
-#: 0.3 us + Gamma(2, 2 us) cut at 11 us (assumption).
+#: Afterpulses: 6 % of the photo-electrons within 0.3 to 11 us [IceCube, NIM A618 (2010) 139], most
+#: near 8 us (assumption, fitted to the times of pulses): Gauss(8 us, 1.5 us), the rest 0.3 us +
+#: Gamma(2, 0.85 us). Afterpulses have afterpulses: in a DOM of ten thousand photo-electrons they go
+#: on for several times 11 us, which keeps the trigger going. As they are spread over microseconds,
+#: they overlap later than light does.
 _AFTERPULSES: Final = 0.06
-_AFTERPULSE_TIMES: Final = (300.0, 2.0, 2000.0, 11_000.0)
+_AFTERPULSE_RANGE: Final = (300.0, 11_000.0)
+_EARLY_SHARE: Final = 0.1
+_EARLY_TIMES: Final = (2.0, 850.0)
+_LATE_TIMES: Final = (8000.0, 1500.0)
+_MERGE_AFTER: Final = 120.0
 
 #: Times that the light of one candidate is thrown, which costs little beside working out its means,
 #: and the mean number of pulses above which once is enough.
@@ -73,7 +91,8 @@ def ice() -> Ice:
 
 def _merged(mean: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mean number of pulses that a mean number of photo-electrons is read out as."""
-    return np.asarray(mean * (1 + mean / np.float32(_MERGE)) ** np.float32(_MERGE_POWER - 1))
+    merged = mean * (1 + mean / np.float32(_MERGE)) ** np.float32(_MERGE_POWER - 1)
+    return np.asarray(merged / (1 + merged / np.float32(_MOST_PULSES)))
 
 
 def light(sources: Sources, rng: np.random.Generator) -> Pulses:
@@ -96,20 +115,66 @@ def light(sources: Sources, rng: np.random.Generator) -> Pulses:
     time = ice().arrival(sources, row, sensor, from_line, rng)
     weight = np.maximum(mean / merged[cell], 1.0).astype(np.float64)
 
-    start, shape, scale, cut = _AFTERPULSE_TIMES
-    origin = np.flatnonzero(rng.random(n) < _AFTERPULSES)
-    delay = start + rng.standard_gamma(shape, len(origin)) * scale
-    origin, delay = origin[delay < cut], delay[delay < cut]
-    is_after = np.arange(n + len(origin)) >= n
+    origin, time, weight = _with_afterpulses(time, weight, mean.astype(np.float64), rng)
     pulses = Pulses(
-        event=np.concatenate([event, event[origin]]),
-        sensor=np.concatenate([sensor, sensor[origin]]),
-        time=np.rint(np.concatenate([time, time[origin] + delay])).astype(np.int64),
-        weight=np.concatenate([weight, weight[origin]]),
-        noise=np.zeros(len(is_after), dtype=bool),
-        afterpulse=is_after,
+        event=event[origin],
+        sensor=sensor[origin],
+        time=np.rint(time).astype(np.int64),
+        weight=weight,
+        noise=np.zeros(len(time), dtype=bool),
+        afterpulse=np.arange(len(time)) >= n,
     )
     return pulses.take(sort_order(pulses.event, pulses.sensor, pulses.time))
+
+
+def _with_afterpulses(
+    time: F64, weight: F64, photons: F64, rng: np.random.Generator
+) -> tuple[I64, F64, F64]:
+    """Pulses of light and their afterpulses, and theirs, until there are none.
+
+    Args:
+        time: `(P,)` ns.
+        weight: `(P,)` photo-electrons that each stands for.
+        photons: `(P,)` mean number of photo-electrons in the pulse's DOM.
+        rng: Random numbers.
+
+    Returns:
+        Row of the pulse that each comes from in the end, the P given ones first; times; weights.
+    """
+    start, cut = _AFTERPULSE_RANGE
+    shape, scale = _EARLY_TIMES
+    origin = np.arange(len(time))
+    row = origin
+    origins, times, weights = [origin], [time], [weight]
+    generation = 0
+    while len(row):
+        generation += 1
+        in_dom = photons[row] * _AFTERPULSES**generation
+        merged = (1 + in_dom / _MERGE_AFTER) ** (_MERGE_POWER - 1)
+        count = rng.poisson(weight * _AFTERPULSES * merged)
+        parent = np.repeat(np.arange(len(row)), count)
+        early = rng.random(len(parent)) < _EARLY_SHARE
+        delay = np.where(
+            early,
+            start + rng.standard_gamma(shape, len(parent)) * scale,
+            rng.normal(*_LATE_TIMES, len(parent)),
+        )
+        inside = (delay >= start) & (delay < cut)
+        parent, delay = parent[inside], delay[inside]
+        row, time, weight = row[parent], time[parent] + delay, 1.0 / merged[parent]
+        origins.append(row)
+        times.append(time)
+        weights.append(weight)
+    return np.concatenate(origins), np.concatenate(times), np.concatenate(weights)
+
+
+def _precedes(noise: Pulses, light: Pulses) -> BOOL:
+    """Which pulses of noise keep their DOM from being launched by a pulse of light."""
+    key = np.append(
+        np.sort(sort_key(light.event, light.sensor, light.time)), np.iinfo(np.int64).max
+    )
+    mine = sort_key(noise.event, noise.sensor, noise.time)
+    return np.asarray(key[np.searchsorted(key, mine)] - mine <= REARM_TIME)
 
 
 def read_out(
@@ -138,14 +203,18 @@ def read_out(
         noise=np.ones(n, dtype=bool),
         afterpulse=np.zeros(n, dtype=bool),
     )
+    # Assumption: a DOM that noise keeps busy when light comes is free for it, so that an event that
+    # light alone triggers is one that triggers.
+    added = added.take(~_precedes(added, signal))
     pulses = join([signal, added])
     pulses = pulses.take((pulses.time >= low[pulses.event]) & (pulses.time <= high[pulses.event]))
     pulses = pulses.take(sort_order(pulses.event, pulses.sensor, pulses.time))
-    # Flags from exactly the pulses that are written, so that they can be checked from a file.
-    auxiliary = ~coincident(pulses.event, pulses.sensor, pulses.time)
-    launches = np.ones(len(auxiliary), dtype=bool)
-    launches[1:] = (np.diff(pulses.event) != 0) | (np.diff(pulses.sensor) != 0)
-    charge = charges(launches, pulses.weight, rng)
+    lead, _, digitised = launches(pulses.event, pulses.sensor, pulses.time)
+    is_lead = np.zeros(len(digitised), dtype=bool)
+    is_lead[lead] = True
+    kept = digitised | is_lead
+    pulses, is_lead, auxiliary = pulses.take(kept), is_lead[kept], ~digitised[kept]
+    charge = charges(is_lead, pulses.weight, rng)
     order = np.lexsort((pulses.sensor, pulses.time, pulses.event))
     moved = replace(pulses, time=pulses.time + shift[pulses.event])
     return moved.take(order), charge[order], auxiliary[order]

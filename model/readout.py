@@ -31,15 +31,19 @@ READ_BEFORE: Final = 4000
 READ_AFTER: Final = 6000
 
 #: A DOM records for 6.4 us before it can be launched again [E].
-_LAUNCH_TIME: Final = 6400
+LAUNCH_TIME: Final = 6400
+
+#: It can be launched again after this, if it records no waveform (assumption).
+REARM_TIME: Final = 2450
 
 #: Noise of one DOM: 690 Hz, of it 173 Hz thermal, the rest correlated bursts [F].
 _NOISE_RATE: Final = 690e-9
 _THERMAL_RATE: Final = 173e-9
 
 #: Mean size of a burst, and its gaps, log-normal around 1.5 us with a spread of a factor e
-#: (assumptions; they leave the rate as it is and set only how often a noisy DOM counts twice).
-_BURST_SIZE: Final = 1.2
+#: (assumptions, fitted to pulses per DOM and to the first pulse of events; they leave the rate as
+#: it is and set only how often a noisy DOM counts twice).
+_BURST_SIZE: Final = 1.45
 _BURST_GAP: Final = (7.3, 1.0)
 
 #: Charge of one photo-electron (assumption): 70 % Gauss(1, 0.3) and 30 % exponential(0.5); what
@@ -48,6 +52,9 @@ _GAUSS_SHARE: Final = 0.7
 _GAUSS: Final = (1.0, 0.3)
 _EXPONENTIAL: Final = 0.5
 _THRESHOLD: Final = 0.25
+
+#: No pulse has more: the PMT saturates (assumption: where the competition's largest charge lies).
+_SATURATION: Final = 2762.49
 
 #: Charges are written on this grid, its first value half a step above 0.
 CHARGE_STEP: Final = 0.05
@@ -65,9 +72,14 @@ def _slots(event: I64, sensor: I64) -> I64:
     return (event * N_STRINGS + string) * 64 + om + COINCIDENCE_SPAN
 
 
+def sort_key(event: I64, sensor: I64, time: I64) -> I64:
+    """A number that rises with event, then string, DOM and time (times within +-2 ms)."""
+    return _slots(event, sensor) * _STRIDE + time + _STRIDE // 2
+
+
 def sort_order(event: I64, sensor: I64, time: I64) -> I64:
     """The order by event, then sensor_id, then time (times within +-2 ms)."""
-    return np.argsort(_slots(event, sensor) * _STRIDE + time + _STRIDE // 2, kind="stable")
+    return np.argsort(sort_key(event, sensor, time), kind="stable")
 
 
 def coincident(event: I64, sensor: I64, time: I64) -> BOOL:
@@ -81,7 +93,7 @@ def coincident(event: I64, sensor: I64, time: I64) -> BOOL:
     Returns:
         `(P,)`: True for hard local coincidence.
     """
-    key = _slots(event, sensor) * _STRIDE + time + _STRIDE // 2
+    key = sort_key(event, sensor, time)
     found = np.zeros(len(key), dtype=bool)
     if not len(key):
         return found
@@ -93,6 +105,46 @@ def coincident(event: I64, sensor: I64, time: I64) -> BOOL:
             at = np.searchsorted(padded, start)
             found |= padded[at] - start <= 2 * COINCIDENCE_TIME
     return found
+
+
+def launches(event: I64, sensor: I64, time: I64) -> tuple[I64, BOOL, BOOL]:
+    """Launches of DOMs, and which pulses they write out.
+
+    A DOM is launched by its first pulse, and again by the first pulse after `REARM_TIME`. A launch
+    with a launch of a near DOM within the time of coincidence is digitised for `LAUNCH_TIME`, with
+    all pulses in it; any other is written out as a charge stamp, one pulse.
+
+    Args:
+        event: `(P,)` event numbers from 0.
+        sensor: `(P,)` sensor_id.
+        time: `(P,)` ns. All three in `sort_order`.
+
+    Returns:
+        Rows of the pulses that launch; `(L,)` whether these are coincident; `(P,)` whether a pulse
+        is digitised. Of one DOM with times 0, 10, 2460, 6500, rows 0, 2 and 3 launch; if only row 0
+        is coincident, rows 0 to 2 are digitised.
+    """
+    n = len(time)
+    key = sort_key(event, sensor, time)
+    starts = np.ones(n, dtype=bool)
+    starts[1:] = key[1:] // _STRIDE != key[:-1] // _STRIDE
+    # A loop over launches of one DOM, of which there are few, for all DOMs at once.
+    at = np.flatnonzero(starts)
+    end = np.append(at[1:], n)
+    late = np.flatnonzero(time[end - 1] - time[at] > REARM_TIME) if n else at
+    at, end = at[late], end[late]
+    while len(at):
+        at = np.searchsorted(key, key[at] + REARM_TIME, side="right")
+        again = at < end
+        at, end = at[again], end[again]
+        starts[at] = True
+    lead = np.flatnonzero(starts)
+    hlc = coincident(event[lead], sensor[lead], time[lead])
+    # Times since the latest coincident launch of any DOM: the keys of DOMs lie far apart.
+    latest = np.full(n, -LAUNCH_TIME - 1)
+    latest[lead[hlc]] = key[lead[hlc]]
+    digitised = key - np.maximum.accumulate(latest) <= LAUNCH_TIME
+    return lead, hlc, digitised
 
 
 def trigger(event: I64, sensor: I64, time: I64, n_events: int) -> tuple[BOOL, I64, I64]:
@@ -111,20 +163,14 @@ def trigger(event: I64, sensor: I64, time: I64, n_events: int) -> tuple[BOOL, I6
     fired = np.zeros(n_events, dtype=bool)
     begin = np.zeros(n_events, dtype=np.int64)
     end = np.zeros(n_events, dtype=np.int64)
-    hlc = coincident(event, sensor, time)
-    event, sensor, time = event[hlc], sensor[hlc], time[hlc]
-    if not len(event):
-        return fired, begin, end
-    # The trigger counts launches, not pulses: a DOM's first hit, then one for each 6.4 us.
+    # The trigger counts launches, not pulses.
+    lead, hlc, _ = launches(event, sensor, time)
+    event, sensor, time = (column[lead[hlc]] for column in (event, sensor, time))
+    # A window opens on first launches only, so that 8 launches are 8 DOMs; later ones prolong it.
     slot = _slots(event, sensor)
     fresh = np.ones(len(slot), dtype=bool)
     fresh[1:] = slot[1:] != slot[:-1]
-    since = time - time[np.flatnonzero(fresh)[np.cumsum(fresh) - 1]]
-    launch = since // _LAUNCH_TIME
-    again = fresh.copy()
-    again[1:] |= launch[1:] != launch[:-1]
-    # A window opens on first launches only, so that 8 launches are 8 DOMs; later ones prolong it.
-    for use, is_end in ((fresh, False), (again, True)):
+    for use, is_end in ((fresh, False), (np.ones_like(fresh), True)):
         order = np.lexsort((time[use], event[use]))
         e, t = event[use][order], time[use][order]
         if len(e) < TRIGGER_DOMS:
@@ -189,7 +235,7 @@ def charges(launches: BOOL, weight: F64, rng: np.random.Generator) -> F64:
         rng: Random numbers.
 
     Returns:
-        `(P,)` p.e., at least 0.025, on the grid 0.025, 0.075, 0.125, ...
+        `(P,)` p.e., at least 0.025, at most 2,762.475, on the grid 0.025, 0.075, 0.125, ...
     """
     n = len(weight)
     # Above the threshold an exponential is the same exponential again, moved up; it passes with
@@ -204,6 +250,6 @@ def charges(launches: BOOL, weight: F64, rng: np.random.Generator) -> F64:
     one = np.where(gauss, body, tail)
     rest = weight - 1.0
     many = np.maximum(rest * 0.85 + np.sqrt(rest) * 0.45 * rng.normal(size=n), 0.0)
-    step = np.floor((one + many) / CHARGE_STEP)
+    step = np.floor(np.minimum(one + many, _SATURATION) / CHARGE_STEP)
     # Rounded so that every value is the float64 nearest to its decimal.
     return np.round((step + 0.5) * CHARGE_STEP, 3)

@@ -37,12 +37,17 @@ on the few brightest events.
 # N events, C candidates, P pulses
 
 import math
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .cache import Columns, kept
 from .population import KIND_SHARES, KINDS, candidates, tilted_cosine
 from .pulses import THROWS, Pulses, ice, join, light, read_out
 from .readout import trigger
@@ -59,6 +64,13 @@ _TRIGGER_AT: Final = (9_712, 10_000)
 #: Events that share a stream of random numbers. Always made as a whole, so that event k does not
 #: depend on how many are asked for. Changing this changes every event.
 _CHUNK: Final = 512
+
+#: Columns of a chunk with a row for each pulse; the others have one for each event.
+_BY_PULSE: Final = frozenset(("sensor", "pulse_time", "charge", "auxiliary", "noise", "afterpulse"))
+
+#: Chunks of the embedded events that are kept in the cache, 2 MB each: of the default set of 4,096
+#: and as much again.
+_KEPT_CHUNKS: Final = 16
 
 #: Candidates tried at a time, at most for one event, and rounds of it before giving up.
 _CANDIDATES: Final = 512
@@ -89,7 +101,9 @@ class Truth:
     afterpulse: BOOL
 
 
-def simulate(n_events: int, *, seed: int = 0, first_event_id: int = 0) -> EventTable:
+def simulate(
+    n_events: int, *, seed: int = 0, first_event_id: int = 0, workers: int = 1
+) -> EventTable:
     """Simulate events.
 
     Args:
@@ -97,6 +111,7 @@ def simulate(n_events: int, *, seed: int = 0, first_event_id: int = 0) -> EventT
         seed: At least 0. The same seed gives the same bytes (with the same numpy); event k is the
             same however many are asked for.
         first_event_id: Number of the first event, at least 0; the others follow. Only a label.
+        workers: Processes that share the work, at least 1; what is made is the same.
 
     Returns:
         The events; pulses sorted by time within each, times in ns with the trigger near 10,000.
@@ -105,11 +120,12 @@ def simulate(n_events: int, *, seed: int = 0, first_event_id: int = 0) -> EventT
         ValueError: An argument is negative or no integer.
         RuntimeError: An event found no trigger in thousands of tries (never seen).
     """
-    return simulate_with_truth(n_events, seed=seed, first_event_id=first_event_id)[0]
+    made = simulate_with_truth(n_events, seed=seed, first_event_id=first_event_id, workers=workers)
+    return made[0]
 
 
 def simulate_with_truth(
-    n_events: int, *, seed: int = 0, first_event_id: int = 0
+    n_events: int, *, seed: int = 0, first_event_id: int = 0, workers: int = 1
 ) -> tuple[EventTable, Truth]:
     """As `simulate`, with what else is known of each event and pulse.
 
@@ -117,6 +133,7 @@ def simulate_with_truth(
         n_events: As for `simulate`.
         seed: As for `simulate`.
         first_event_id: As for `simulate`.
+        workers: As for `simulate`.
 
     Returns:
         The events, the same as from `simulate`, and their truth.
@@ -125,52 +142,78 @@ def simulate_with_truth(
         ValueError: As `simulate`.
         RuntimeError: As `simulate`.
     """
-    arguments: dict[str, object] = {
-        "n_events": n_events,
-        "seed": seed,
-        "first_event_id": first_event_id,
+    arguments: dict[str, tuple[object, int]] = {
+        "n_events": (n_events, 0),
+        "seed": (seed, 0),
+        "first_event_id": (first_event_id, 0),
+        "workers": (workers, 1),
     }
-    for name, value in arguments.items():
+    for name, (value, least) in arguments.items():
         # bool is an int to Python, but not to a user.
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-            raise ValueError(f"{name}: expected an integer of at least 0, got {value!r}")
-    chunks = [
-        _chunk(seed, number, min(_CHUNK, n_events - number * _CHUNK))
-        for number in range(max(math.ceil(n_events / _CHUNK), 1))
-    ]
-    events = {name: np.concatenate([chunk[0][name] for chunk in chunks]) for name in chunks[0][0]}
-    pulses = {name: np.concatenate([chunk[1][name] for chunk in chunks]) for name in chunks[0][1]}
-    table = EventTable(
-        event_id=np.arange(n_events, dtype=np.int64) + first_event_id,
-        first=np.concatenate([[0], np.cumsum(events["n_pulses"])]).astype(np.int64),
-        sensor_id=pulses["sensor"],
-        time=pulses["time"],
-        charge=pulses["charge"],
-        auxiliary=pulses["auxiliary"],
-        azimuth=events["azimuth"],
-        zenith=events["zenith"],
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+    numbers = range(max(math.ceil(n_events / _CHUNK), 1))
+    if workers == 1 or len(numbers) == 1:
+        return _table(map(partial(_chunk, seed), numbers), n_events, first_event_id)
+    # Spawned, not forked: a fork would inherit the locks of whatever threads torch has started.
+    with ProcessPoolExecutor(min(workers, len(numbers)), get_context("spawn")) as pool:
+        return _table(pool.map(partial(_chunk, seed), numbers), n_events, first_event_id)
+
+
+def default_events(n_events: int = 4096, seed: int = 0) -> tuple[EventTable, Truth]:
+    """The embedded events and their truth; the first few thousand are kept in the user's cache."""
+    numbers = range(max(math.ceil(n_events / _CHUNK), 1))
+    chunks = (
+        kept(partial(_chunk, seed, k), seed, k) if k < _KEPT_CHUNKS else _chunk(seed, k)
+        for k in numbers
     )
-    truth = Truth(
-        kind=events["kind"],
-        energy=events["energy"],
-        vertex=events["vertex"],
-        vertex_time=events["vertex_time"],
-        length=events["length"],
-        noise=pulses["noise"],
-        afterpulse=pulses["afterpulse"],
-    )
-    return table, truth
+    return _table(chunks, n_events, 0)
 
 
 def default_dataset(n_events: int = 4096, seed: int = 0) -> TableDataset:
     """The embedded data set: simulated events in memory."""
-    return TableDataset(simulate(n_events, seed=seed))
+    return TableDataset(default_events(n_events, seed)[0])
 
 
-def _chunk(
-    seed: int, number: int, keep: int
-) -> tuple[dict[str, NDArray[np.generic]], dict[str, NDArray[np.generic]]]:
-    """Make chunk `number` and return its first `keep` events: columns by event and by pulse."""
+def _table(
+    chunks: Iterable[Columns], n_events: int, first_event_id: int
+) -> tuple[EventTable, Truth]:
+    """The first `n_events` events of chunks that follow each other."""
+    parts: list[Columns] = []
+    missing = n_events
+    for chunk in chunks:
+        n_pulses = chunk["n_pulses"][: max(missing, 0)]
+        rows = slice(0, int(n_pulses.sum()))
+        keep = {"event": slice(0, len(n_pulses)), "pulse": rows}
+        parts.append(
+            {name: c[keep["pulse" if name in _BY_PULSE else "event"]] for name, c in chunk.items()}
+        )
+        missing -= len(n_pulses)
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    table = EventTable(
+        event_id=np.arange(n_events, dtype=np.int64) + first_event_id,
+        first=np.concatenate([[0], np.cumsum(columns["n_pulses"])]).astype(np.int64),
+        sensor_id=columns["sensor"],
+        time=columns["pulse_time"],
+        charge=columns["charge"],
+        auxiliary=columns["auxiliary"],
+        azimuth=columns["azimuth"],
+        zenith=columns["zenith"],
+    )
+    truth = Truth(
+        kind=columns["kind"],
+        energy=columns["energy"],
+        vertex=columns["vertex"],
+        vertex_time=columns["vertex_time"],
+        length=columns["length"],
+        noise=columns["noise"],
+        afterpulse=columns["afterpulse"],
+    )
+    return table, truth
+
+
+def _chunk(seed: int, number: int) -> Columns:
+    """Make chunk `number`: columns by event, and those of `_BY_PULSE` by pulse."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number,)))
     azimuth = rng.random(_CHUNK) * (2 * np.pi)
     zenith = np.arccos(tilted_cosine(rng.random(_CHUNK)))
@@ -217,23 +260,19 @@ def _chunk(
     shift = rng.integers(*_TRIGGER_AT, _CHUNK) - begin
     pulses, charge, auxiliary = read_out(join(signal), begin, end, shift, rng)
 
-    n_pulses = np.bincount(pulses.event, minlength=_CHUNK)[:keep]
-    rows = slice(0, int(n_pulses.sum()))
-    events = {
-        "n_pulses": n_pulses,
-        "azimuth": azimuth[:keep],
-        "zenith": zenith[:keep],
-        "kind": kind[:keep],
-        "energy": energy[:keep],
-        "vertex": vertex[:keep],
-        "vertex_time": shift[:keep].astype(np.float64),
-        "length": length[:keep],
-    }
-    return events, {
-        "sensor": pulses.sensor[rows].astype(np.int16),
-        "time": pulses.time[rows],
-        "charge": charge[rows],
-        "auxiliary": auxiliary[rows],
-        "noise": pulses.noise[rows],
-        "afterpulse": pulses.afterpulse[rows],
+    return {
+        "n_pulses": np.bincount(pulses.event, minlength=_CHUNK),
+        "azimuth": azimuth,
+        "zenith": zenith,
+        "kind": kind,
+        "energy": energy,
+        "vertex": vertex,
+        "vertex_time": shift.astype(np.float64),
+        "length": length,
+        "sensor": pulses.sensor.astype(np.int16),
+        "pulse_time": pulses.time,
+        "charge": charge,
+        "auxiliary": auxiliary,
+        "noise": pulses.noise,
+        "afterpulse": pulses.afterpulse,
     }

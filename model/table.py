@@ -8,9 +8,10 @@ import functools
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -202,7 +203,12 @@ class TableDataset(Dataset[Event]):
 
 
 def write_dataset(
-    table: EventTable, out: Path, *, events_per_file: int = 200_000, overwrite: bool = False
+    table: EventTable,
+    out: Path,
+    *,
+    events_per_file: int = 200_000,
+    overwrite: bool = False,
+    extra: Mapping[str, pa.Table] = MappingProxyType({}),
 ) -> None:
     """Write events in the layout of the competition "IceCube - Neutrinos in Deep Ice".
 
@@ -217,6 +223,7 @@ def write_dataset(
         out: The folder. May exist if it is empty.
         events_per_file: Events of a batch file, at least 1.
         overwrite: Replace a folder that is not empty.
+        extra: Further tables, by file name, e.g. the truth beyond direction.
 
     Raises:
         ValueError: `events_per_file` is below 1.
@@ -238,6 +245,8 @@ def write_dataset(
         made = scratch / "made"
         made.mkdir()  # under mkdtemp's private folder, yet with the user's own permissions
         _write(table, made, events_per_file)
+        for name, columns in extra.items():
+            pq.write_table(columns, made / name)
         _put_in_place(made, out, scratch / "replaced")
     except OSError as error:
         raise _unwritable(out, error) from error

@@ -1,6 +1,7 @@
 """How many examples property tests draw: HYPOTHESIS_PROFILE=long or thorough. And threads."""
 
 import os
+from pathlib import Path
 
 import torch
 from hypothesis import HealthCheck, settings
@@ -22,6 +23,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+# Simulated events are kept beside pytest's own cache, not in the user's.
+os.environ["ICEDIAG_CACHE"] = str(Path(__file__).parents[1] / ".pytest_cache" / "events")
 
 # Tensors here are tiny: threads would only wait for each other, on a busy machine for seconds.
 torch.set_num_threads(1)

@@ -1,19 +1,31 @@
 """The simulator: every event triggers, light is never early, seeds, grid, calibration."""
 
 import dataclasses
+import os
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from icediag.model import population
+from icediag.model import cache, population
 from icediag.model import simulate as module
 from icediag.model.array import icecube86
+from icediag.model.errors import DataError
 from icediag.model.light import C_LIGHT, MAX_EARLY, N_GROUP
 from icediag.model.population import KINDS
-from icediag.model.readout import charges, noise
-from icediag.model.simulate import Truth, default_dataset, simulate, simulate_with_truth
-from icediag.model.table import EventTable
+from icediag.model.readout import charges, launches, noise, sort_order
+from icediag.model.simulate import (
+    Truth,
+    default_dataset,
+    default_events,
+    simulate,
+    simulate_with_truth,
+)
+from icediag.model.table import EventTable, write_dataset
+from icediag.model.truth import FILE, read_truth, truth_table
 
 N_EVENTS = 2000
 
@@ -27,16 +39,27 @@ def events_of(table: EventTable) -> np.ndarray:
     return np.repeat(np.arange(table.n_events), table.lengths)
 
 
-def hlc_twin(sensor: list[int], time: list[int]) -> list[bool]:
-    """Hard local coincidence by its definition, pulse against pulse."""
+def launch_twin(sensor: list[int], time: list[int]) -> tuple[list[bool], list[bool], list[bool]]:
+    """By their definitions, pulse by pulse: which launch, are coincident, and are digitised."""
+    last: dict[int, int] = {}
+    starts = []
+    for s, t in zip(sensor, time, strict=True):  # sorted by time
+        starts.append(s not in last or t - last[s] > 2450)
+        if starts[-1]:
+            last[s] = t
+    pulses = range(len(sensor))
 
     def partner(i: int, j: int) -> bool:
         same_string = sensor[i] // 60 == sensor[j] // 60
         near = 1 <= abs(sensor[i] % 60 - sensor[j] % 60) <= 2
-        return same_string and near and abs(time[i] - time[j]) <= 1000
+        return starts[j] and same_string and near and abs(time[i] - time[j]) <= 1000
 
-    pulses = range(len(sensor))
-    return [any(partner(i, j) for j in pulses) for i in pulses]
+    hlc = [starts[i] and any(partner(i, j) for j in pulses) for i in pulses]
+    digitised = [
+        any(hlc[j] and sensor[j] == sensor[i] and 0 <= time[i] - time[j] <= 6400 for j in pulses)
+        for i in pulses
+    ]
+    return starts, hlc, digitised
 
 
 def test_flags_and_trigger_against_a_plain_twin(simulated: tuple[EventTable, Truth]) -> None:
@@ -48,11 +71,28 @@ def test_flags_and_trigger_against_a_plain_twin(simulated: tuple[EventTable, Tru
         if len(sensor) > 300:
             continue
         tried += 1
-        hlc = hlc_twin(sensor, time)
-        assert [not flag for flag in hlc] == table.auxiliary[rows].tolist()
+        starts, hlc, digitised = launch_twin(sensor, time)
+        assert [not flag for flag in digitised] == table.auxiliary[rows].tolist()
+        # A launch that is not digitised left one pulse.
+        assert all(start or flag for start, flag in zip(starts, digitised, strict=True))
         hits = [(t, s) for t, s, flag in zip(time, sensor, hlc, strict=True) if flag]
         assert any(len({s for t, s in hits if 0 <= t - t0 <= 5000}) >= 8 for t0, _ in hits)
     assert tried > 40
+
+
+@given(st.lists(st.tuples(st.integers(55, 65), st.integers(0, 9000)), max_size=40))
+def test_launches_against_a_plain_twin(hits: list[tuple[int, int]]) -> None:
+    hits.sort(key=lambda hit: hit[1])
+    sensor, time = np.array([h[0] for h in hits], int), np.array([h[1] for h in hits], int)
+    starts, hlc, digitised = launch_twin(sensor.tolist(), time.tolist())
+    event = np.zeros(len(hits), int)
+    order = sort_order(event, sensor, time)
+    lead, coincident, seen = launches(event, sensor[order], time[order])
+    # Of two pulses of a DOM at one time, either may be the one that launches.
+    assert sorted(zip(sensor[order][lead], time[order][lead], coincident, strict=True)) == sorted(
+        (s, t, flag) for s, t, flag, start in zip(sensor, time, hlc, starts, strict=True) if start
+    )
+    assert seen.tolist() == np.array(digitised, bool)[order].tolist()
 
 
 def test_every_event_triggers_near_ten_microseconds(simulated: tuple[EventTable, Truth]) -> None:
@@ -102,7 +142,9 @@ def test_charges_are_on_the_grid(simulated: tuple[EventTable, Truth]) -> None:
     steps = (table.charge - 0.025) / 0.05
     assert np.abs(steps - np.rint(steps)).max() < 1e-6
     assert table.charge.min() >= 0.025
-    assert 0.7 < np.median(table.charge) < 1.4
+    small = np.repeat(table.lengths < 100, table.lengths)
+    assert table.charge[small].mean() == pytest.approx(1.0, rel=0.15)
+    assert table.charge.max() <= 2762.5
 
 
 def test_charges_add_up_where_pulses_are_merged() -> None:
@@ -111,6 +153,7 @@ def test_charges_add_up_where_pulses_are_merged() -> None:
     many = charges(np.zeros(20_000, dtype=bool), np.full(20_000, 50.0), rng)
     assert many.mean() / one.mean() == pytest.approx(50.0, rel=0.03)
     assert charges(np.ones(20_000, dtype=bool), np.ones(20_000), rng).min() >= 0.225
+    assert charges(np.ones(9, dtype=bool), np.full(9, 1e6), rng).max() == 2762.475
 
 
 def test_noise_has_its_rate() -> None:
@@ -169,6 +212,34 @@ def test_seeds(simulated: tuple[EventTable, Truth]) -> None:
     named = simulate(30, seed=11, first_event_id=2**40)
     assert named.event_id.tolist() == list(range(2**40, 2**40 + 30))
     assert np.array_equal(named.time, head(table, 30).time)
+
+
+@pytest.mark.slow
+def test_workers_make_the_same() -> None:
+    alone, shared = (simulate_with_truth(1100, seed=5, workers=n) for n in (1, 2))
+    assert columns(alone[0]) == columns(shared[0])
+    assert alone[1].energy.tobytes() == shared[1].energy.tobytes()
+
+
+def test_a_giant_event_comes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 300 PeV an event has 100,000 pulses; the others of its chunk are none the worse."""
+    usual = population._energies
+
+    def one_giant(n: int, rng: np.random.Generator) -> np.ndarray:
+        energy = usual(n, rng)
+        energy[:4] = 3e8
+        return energy
+
+    monkeypatch.setattr(population, "_energies", one_giant)
+    table, truth = simulate_with_truth(module._CHUNK, seed=2)
+    assert table.lengths.max() > 100_000
+    assert truth.energy[table.lengths.argmax()] == 3e8
+    assert np.median(table.lengths) < 100
+    giant = int(table.lengths.argmax())
+    rows = slice(table.first[giant], table.first[giant + 1])
+    assert (np.diff(table.time[rows]) >= 0).all()
+    assert table.time[rows].max() < 200_000
+    assert 5712 <= table.time[rows].min() < 10_000
 
 
 def test_chunks_differ() -> None:
@@ -240,6 +311,11 @@ def test_bad_arguments(name: str, value: object) -> None:
         simulate(**arguments)  # type: ignore[arg-type]
 
 
+def test_bad_workers() -> None:
+    with pytest.raises(ValueError, match="workers: expected an integer of at least 1, got 0"):
+        simulate(1, workers=0)
+
+
 def test_an_event_that_cannot_trigger_ends_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_ROUNDS", 2)
     monkeypatch.setattr(population, "_ENERGY_PARTS", ((1.0, 1e-3, 2.0),))
@@ -253,3 +329,54 @@ def test_default_dataset() -> None:
     assert len(dataset) == 5
     assert dataset.event_ids.tolist() == [0, 1, 2, 3, 4]
     assert dataset[0].n_pulses == dataset.lengths[0] > 8
+    assert columns(dataset.table) == columns(simulate(5))
+
+
+def test_embedded_events_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ICEDIAG_CACHE", str(tmp_path / "cache"))
+    fresh = default_events(20, seed=4)
+    (kept,) = (tmp_path / "cache").iterdir()  # and nothing half-written beside it
+    with monkeypatch.context() as patch:
+        patch.delattr(np.random, "default_rng")  # whoever makes it anew fails
+        again = default_events(500, seed=4)
+    assert columns(head(again[0], 20)) == columns(fresh[0])
+    # One that was damaged is made anew, and mended.
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-100] + bytes(100))
+    assert columns(default_events(20, seed=4)[0]) == columns(fresh[0])
+    assert kept.read_bytes() == whole
+    # Another seed is another file; another simulator would be too.
+    default_events(20, seed=5)
+    assert len([*(tmp_path / "cache").iterdir()]) == 2
+
+
+def test_without_a_cache_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    monkeypatch.setenv("ICEDIAG_CACHE", str(blocked / "cache"))
+    assert columns(default_events(5)[0]) == columns(simulate(5))
+
+
+def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ICEDIAG_CACHE", str(tmp_path))
+    monkeypatch.setattr(cache, "_LIMIT", 3000)
+    for number in range(5):
+        cache.kept(lambda: {"zeros": np.zeros(100)}, number)
+        for path in tmp_path.iterdir():  # as if each were a second older than the next
+            state = path.stat()
+            os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns - 10**9))
+    files = [*tmp_path.iterdir()]
+    assert 0 < sum(path.stat().st_size for path in files) <= 3000
+    assert cache.kept(dict, 4)["zeros"].size == 100, "the newest should stay"
+
+
+def test_truth_goes_to_a_file_of_its_own(tmp_path: Path) -> None:
+    table, truth = simulate_with_truth(12, seed=9, first_event_id=100)
+    write_dataset(table, tmp_path / "d", extra={FILE: truth_table(table.event_id, truth)})
+    back = read_truth(tmp_path / "d", table.event_id[::-1].copy())
+    assert back is not None
+    assert back.energy.tolist() == truth.energy[::-1].tolist()
+    assert back.kind.tolist() == [KINDS[k] for k in truth.kind[::-1]]
+    with pytest.raises(DataError, match="expected 7, which the meta table has"):
+        read_truth(tmp_path / "d", np.array([100, 7]))
+    assert read_truth(tmp_path, table.event_id) is None
