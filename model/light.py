@@ -39,7 +39,7 @@ _COT_CHERENKOV: Final = COS_CHERENKOV / SIN_CHERENKOV
 #: muon's small showers add: yield = PHOTONS_PER_METRE * (1.22 + 1.36e-3 E/GeV) [A]. [A] has 2450;
 #: about half of it is kept here for glass, cable shadow, holes and the discriminator's threshold
 #: (assumption, fitted to the lengths of events). Seen through the PMT's face, 0.0444 m^2 [D].
-PHOTONS_PER_METRE: Final = 2450.0 * 0.52
+PHOTONS_PER_METRE: Final = 2450.0 * 0.53
 _TRACK_LIGHT: Final = (1.22, 1.36e-3)
 PMT_AREA: Final = 0.0444
 
@@ -77,7 +77,7 @@ _ICE: Final = (
 
 #: Attenuation over the whole Cherenkov spectrum, by that at 400 nm, where ice is clearest
 #: (assumption, fitted to the DOMs of bright events).
-_SPECTRUM: Final = 1.13
+_SPECTRUM: Final = 1.16
 
 #: DOMs that would see fewer photo-electrons than this in ice of this propagation length (m) are not
 #: looked at. Measured over 800 candidates: 98 % of all light is kept, 96 % of the median event's.

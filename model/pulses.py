@@ -153,12 +153,9 @@ def _with_afterpulses(
         merged = (1 + in_dom / _MERGE_AFTER) ** (_MERGE_POWER - 1)
         count = rng.poisson(weight * _AFTERPULSES * merged)
         parent = np.repeat(np.arange(len(row)), count)
-        early = rng.random(len(parent)) < _EARLY_SHARE
-        delay = np.where(
-            early,
-            start + rng.standard_gamma(shape, len(parent)) * scale,
-            rng.normal(*_LATE_TIMES, len(parent)),
-        )
+        delay = rng.normal(*_LATE_TIMES, len(parent))
+        early = np.flatnonzero(rng.random(len(parent)) < _EARLY_SHARE)
+        delay[early] = start + rng.standard_gamma(shape, len(early)) * scale
         inside = (delay >= start) & (delay < cut)
         parent, delay = parent[inside], delay[inside]
         row, time, weight = row[parent], time[parent] + delay, 1.0 / merged[parent]

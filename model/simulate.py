@@ -3,35 +3,35 @@
 Every event triggers. What events there are is in `population.py`, their light in `light.py`, the
 detector in `readout.py`, pulses in `pulses.py`; here is the order of work.
 
-Calibration: 40,960 events of seed 1 beside the published figures of the competition's data.
+Calibration: 102,400 events of seed 1 beside the published figures of the competition's data;
+`icediag data --against competition` prints the same for any data set.
 
 =============================  ====================  =====================
 quantity                       simulated             published
 =============================  ====================  =====================
-pulses per event, P50 75 90    71, 93, 141           63, 89, 144
-pulses per event, P95 99       216, 1,278            221, 1,177
-pulses per event, P99.9        13,436                19,605
-pulses per event, mean         154                   164
-more than 1,000 pulses         1.20 %                1.12 %
-DOMs per event, P50            58                    55
-DOMs, of over 1,000 pulses     456, 668, 939, 1,605  329, 508, 823, 1,578
+pulses per event, P50 75 90    63, 83, 130           63, 89, 144
+pulses per event, P95 99       208, 1,164            221, 1,177
+pulses per event, P99.9, max   16,988, 212,950       19,605, 178,250
+pulses per event, mean         156                   164
+more than 1,000 pulses         1.13 %                1.12 %
+DOMs per event, P50            52                    55
+DOMs, of over 1,000 pulses     370, 519, 764, 1,291  329, 508, 823, 1,578
 (P50 75 90 99)
-DOMs of 1, 2-3, 4-10, more     76, 17, 5, 2 %        78, 16, 4, 2 %
-time of a pulse, P25 50 75     10,317 11,260 12,695  10,545 11,760 13,764
-time of a pulse, mean, sd      11,674, 2,347         12,909, 4,385
-first pulse, P25 50 75         5,939 6,062 6,260     5,973 6,129 6,405
-last pulse, P25 50 75          16,867 17,487 18,383  16,214 17,242 18,787
-auxiliary, all pulses          0.37                  0.28
-auxiliary, small events        0.78                  0.79
-azimuth, mean, sd              3.15, 1.81            3.14, 1.81
-zenith, mean, sd               1.529, 0.683          1.534, 0.690
+DOMs of 1, 2-3, 4-10, more     79, 15, 4.5, 2.2 %    78, 16, 4, 2 %
+time of a pulse, P25 50 75     10,325 11,348 14,347  10,545 11,760 13,764
+time of a pulse, mean, sd      12,761, 3,905         12,909, 4,385
+first pulse, P25 50 75         5,939 6,061 6,259     5,973 6,129 6,405
+last pulse, P25 50 75          16,686 17,230 18,084  16,214 17,242 18,787
+auxiliary, all pulses          0.30                  0.28
+auxiliary, small events        0.70                  0.79
+charge, least and most         0.025, 2,762          0.025, 2,762
+azimuth, mean, sd              3.14, 1.81            3.14, 1.81
+zenith, mean, sd               1.530, 0.684          1.534, 0.690
 =============================  ====================  =====================
 
-Known to be off by more than 15 %: the readout of bright events ends too early (no late pulses, no
-triggers that merge), so that the spread of times is half the published one and the latest pulse at
-30,000 instead of 84,577 ns; events of more than 1,000 pulses have a third more DOMs in the median;
-P99.9 of lengths is 0.7 and the share of auxiliary pulses 1.3 times the published. The last two hang
-on the few brightest events.
+All are within 15 % (P99 and beyond within 30 %). Not as close as the table looks: counted from the
+trigger near 10,000 ns, the first quarter of all pulses arrives within 325 ns, published 545; and the
+latest pulse of all comes at 50,640 ns, published 84,577.
 """
 
 # N events, C candidates, P pulses
