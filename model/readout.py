@@ -252,4 +252,4 @@ def charges(launches: BOOL, weight: F64, rng: np.random.Generator) -> F64:
     many = np.maximum(rest * 0.85 + np.sqrt(rest) * 0.45 * rng.normal(size=n), 0.0)
     step = np.floor(np.minimum(one + many, _SATURATION) / CHARGE_STEP)
     # Rounded so that every value is the float64 nearest to its decimal.
-    return np.round((step + 0.5) * CHARGE_STEP, 3)
+    return np.asarray(np.round((step + 0.5) * CHARGE_STEP, 3))
