@@ -64,6 +64,9 @@ from . import (
     wrong_unit,
 )
 
+#: How the reason begins where a check itself fails.
+FAILED = "the check failed"
+
 #: Every check: a module with `CODE`, `NAME`, `NEEDS` (fields of the recording, none for the flow
 #: itself) and `check(recording)`, which gives its findings (none: clean), or an `Unjudged` that
 #: says why it cannot tell.
@@ -172,7 +175,11 @@ def judge(recording: Recording, checks: Sequence[ModuleType] = CHECKS) -> Diagno
             continue
         check: Callable[[Recording], tuple[Finding, ...] | Unjudged] = module.check
         looked.append(module.NAME)
-        answer = check(recording)
+        try:
+            answer = check(recording)
+        except Exception as error:  # a fault of ours, or of the file: the other checks go on
+            kind = type(error).__name__
+            answer = Unjudged(name=module.NAME, reason=f"{FAILED}: {kind}: {error}")
         if isinstance(answer, Unjudged):
             not_judged.append(answer)
         else:

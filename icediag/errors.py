@@ -10,6 +10,15 @@ class IcediagError(Exception):
     exit_code = 2
 
 
+class StoppedError(IcediagError):
+    """Ctrl-C. The exit code is that of a shell: 128 and the number of the signal."""
+
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__("stopped by Ctrl-C")
+
+
 #: What is not the fault of the user's code: Ctrl-C, and a generator that is closed. All else is
 #: met, also what is no `Exception`, such as SystemExit and asyncio.CancelledError.
 ENDS = (KeyboardInterrupt, GeneratorExit)

@@ -15,6 +15,9 @@ from typing import Any, Literal
 
 from icediag.errors import IcediagError
 
+#: Letters of a value that an error shows.
+LONGEST = 80
+
 
 def to_json(value: Any) -> str:
     """A dataclass as JSON. NaN and infinity, which JSON has not, become the texts "nan", "inf"."""
@@ -99,42 +102,44 @@ def to_plain(value: Any) -> Any:
     return value
 
 
+class MisfitError(TypeError):
+    """A value is not of the type that is wanted; says where it is, as "stages.0.name: ..."."""
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(f"{path}: {message}" if path else message)
+        self.message, self.path = message, path
+
+    def below(self, key: str) -> "MisfitError":
+        """The same, seen from one level above."""
+        return MisfitError(self.message, f"{key}.{self.path}" if self.path else key)
+
+
 def from_plain(wanted: Any, value: Any) -> Any:
     """`value`, as JSON gave it, as the type that is wanted.
 
     Raises:
-        TypeError: It is not of that type.
+        TypeError: It is not of that type, or lacks a field.
     """
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if dataclasses.is_dataclass(wanted):
-        if not isinstance(value, dict):
-            raise TypeError(f"expected an object for {getattr(wanted, '__name__', wanted)}")
-        hints = typing.get_type_hints(wanted)
-        known = {f.name for f in dataclasses.fields(wanted)}
-        given = {key: from_plain(hints[key], item) for key, item in value.items() if key in known}
-        return typing.cast("Any", wanted)(**given)
+        return _dataclass(wanted, value)
     if origin is tuple:
         if not isinstance(value, list):
-            raise TypeError(f"expected a list, got {type(value).__name__}")
-        return tuple(from_plain(arguments[0], item) for item in value)
+            raise MisfitError(f"expected a list, got {_brief(value)}")
+        return tuple(_below(str(i), arguments[0], item) for i, item in enumerate(value))
     if origin in (dict, Mapping):
         if not isinstance(value, dict):
-            raise TypeError(f"expected an object, got {type(value).__name__}")
-        return {key: from_plain(arguments[1], item) for key, item in value.items()}
+            raise MisfitError(f"expected an object, got {_brief(value)}")
+        return {key: _below(key[:80], arguments[1], item) for key, item in value.items()}
     if origin is Literal:
         if value not in arguments:
-            raise TypeError(f"expected one of {arguments}, got {value!r}")
+            raise MisfitError(f"expected one of {arguments}, got {_brief(value)}")
         return value
     if origin in (types.UnionType, typing.Union):
-        for argument in arguments:
-            try:
-                return from_plain(argument, value)
-            except TypeError:
-                continue
-        raise TypeError(f"expected {wanted}, got {value!r}")
+        return _union(arguments, value)
     if wanted is types.NoneType or wanted is None:
         if value is not None:
-            raise TypeError(f"expected null, got {value!r}")
+            raise MisfitError(f"expected null, got {_brief(value)}")
         return None
     if wanted is float and isinstance(value, str) and value in ("nan", "inf", "-inf"):
         return float(value)
@@ -143,5 +148,44 @@ def from_plain(wanted: Any, value: Any) -> Any:
     if wanted is not Any and (
         not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool)
     ):
-        raise TypeError(f"expected {wanted.__name__}, got {value!r}")
+        raise MisfitError(f"expected {wanted.__name__}, got {_brief(value)}")
     return value
+
+
+def _dataclass(wanted: Any, value: Any) -> Any:
+    if not isinstance(value, dict):
+        name = getattr(wanted, "__name__", wanted)
+        raise MisfitError(f"expected an object for {name}, got {_brief(value)}")
+    hints = typing.get_type_hints(wanted)
+    known = {f.name for f in dataclasses.fields(wanted)}
+    given = {key: _below(key, hints[key], item) for key, item in value.items() if key in known}
+    return wanted(**given)
+
+
+def _union(arguments: tuple[Any, ...], value: Any) -> Any:
+    """The first type that fits."""
+    misfits = []
+    for argument in arguments:
+        try:
+            return from_plain(argument, value)
+        except TypeError as error:
+            if argument is not types.NoneType:
+                misfits.append(error)
+    if len(misfits) == 1:  # that or null: what is wrong with that
+        raise misfits[0]
+    names = " or ".join(getattr(argument, "__name__", str(argument)) for argument in arguments)
+    raise MisfitError(f"expected {names}, got {_brief(value)}")
+
+
+def _below(key: str, wanted: Any, value: Any) -> Any:
+    try:
+        return from_plain(wanted, value)
+    except MisfitError as error:
+        raise error.below(key) from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise MisfitError(str(error), key) from None
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

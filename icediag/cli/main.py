@@ -1,13 +1,17 @@
 """The entry point: finds the command, and is the one place where an error becomes text."""
 
+import functools
 import io
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
+
+from icediag.errors import StoppedError
 
 from .bench import bench
 from .check import check
@@ -43,8 +47,23 @@ COMMANDS = (
     explain,
     schema,
 )
+
+
+def _stoppable(command: Callable[..., int]) -> Callable[..., int]:
+    """The command with Ctrl-C as an error of ours: typer would leave without a word."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> int:
+        try:
+            return command(*arguments, **options)
+        except KeyboardInterrupt:
+            raise StoppedError from None
+
+    return run
+
+
 for command in COMMANDS:
-    app.command()(command)
+    app.command()(_stoppable(command))
 
 
 def _version(wanted: bool) -> None:
@@ -120,8 +139,8 @@ def main() -> int:
     except typer.Exit as leave:
         return leave.exit_code
     except KeyboardInterrupt:
-        _complain("stopped by Ctrl-C")
-        return 130
+        _complain(str(StoppedError()))
+        return StoppedError.exit_code
     except Exception as error:
         # typer's own complaints about arguments know how to show themselves and their exit code.
         if hasattr(error, "show") and hasattr(error, "exit_code"):
