@@ -2,12 +2,14 @@
 
 # P pulses, D DOMs, B events
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le, Unit
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -38,14 +40,14 @@ class Batch:
     """
 
     pulse_features: Float[Tensor, "pulses 4"]
-    pulse_to_dom_idx: Int64[Tensor, "pulses"]
+    pulse_to_dom_idx: Annotated[Int64[Tensor, "pulses"], Ge(0)]
     num_doms: int
-    dom_to_event_idx: Int64[Tensor, "doms"]
-    dom_ids: Int64[Tensor, "doms"]
-    event_dom_counts: Int64[Tensor, "events"]
+    dom_to_event_idx: Annotated[Int64[Tensor, "doms"], Ge(0)]
+    dom_ids: Annotated[Int64[Tensor, "doms"], Ge(0)]
+    event_dom_counts: Annotated[Int64[Tensor, "events"], Ge(0)]
     event_ids: Int64[Tensor, "events"]
     batch_size: int
-    targets: Float[Tensor, "events 2"]
+    targets: Annotated[Float[Tensor, "events 2"], Unit("rad"), Ge(0), Le(2 * math.pi)]
     packing: PackingPlan
 
     def __post_init__(self) -> None:

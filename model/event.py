@@ -2,13 +2,15 @@
 
 # P pulses
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from annotated_types import Ge, Le, Unit
 from jaxtyping import Float
 from torch import Tensor
 
@@ -39,7 +41,7 @@ class Event:
 
     pulse_features: Float[Tensor, "event_pulses 4"]
     event_id: int
-    target: Float[Tensor, "2"]
+    target: Annotated[Float[Tensor, "2"], Unit("rad"), Ge(0), Le(2 * math.pi)]
 
     def __post_init__(self) -> None:
         if self.pulse_features.ndim != 2 or self.pulse_features.shape[1] != 4:

@@ -7,8 +7,10 @@ normalise -> relative encoder -> DOM encoder -> geometry -> packing -> event tra
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Unit
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -60,17 +62,28 @@ class NetworkConfig:
                 raise ValueError(f"{name}: expected 1 or more, got {getattr(self, name)}")
 
 
-def raw_values(batch: Batch, features: Float[Tensor, "pulses 3"]) -> tuple[Tensor, Tensor]:  # noqa: ARG001 - a replacement may want the normalised features
+def raw_values(
+    batch: Batch,
+    features: Float[Tensor, "pulses 3"],  # noqa: ARG001 - a replacement may want them
+) -> tuple[
+    Annotated[Float[Tensor, "pulses"], Unit("ns")],
+    Annotated[Float[Tensor, "pulses"], Unit("p.e."), Ge(0)],
+]:
     """What the relative encoder works on: raw times (ns) and raw charges (p.e.)."""
     return batch.pulse_features[:, TIME], batch.pulse_features[:, CHARGE]
 
 
-def raw_charges(batch: Batch, features: Float[Tensor, "pulses 3"]) -> Tensor:  # noqa: ARG001 - as above
+def raw_charges(
+    batch: Batch,
+    features: Float[Tensor, "pulses 3"],  # noqa: ARG001 - as above
+) -> Annotated[Float[Tensor, "pulses"], Unit("p.e."), Ge(0)]:
     """What charge-weighted pooling weighs by: raw charges (p.e.), never negative."""
     return batch.pulse_features[:, CHARGE]
 
 
-def pack_batch(doms: Tensor, cls: Tensor, batch: Batch) -> Packed:
+def pack_batch(
+    doms: Float[Tensor, "doms features"], cls: Float[Tensor, "events features"], batch: Batch
+) -> Packed:
     """Pack by the plan that came with the batch."""
     return pack(doms, cls, batch.packing)
 

@@ -15,10 +15,12 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from annotated_types import Ge
 from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
@@ -65,10 +67,10 @@ class PackingPlan:
         buckets: The rectangles, longest events first.
     """
 
-    slot_of_dom: Int64[Tensor, "doms"]
-    slot_of_cls: Int64[Tensor, "events"]
+    slot_of_dom: Annotated[Int64[Tensor, "doms"], Ge(0)]
+    slot_of_cls: Annotated[Int64[Tensor, "events"], Ge(0)]
     padding_mask: Bool[Tensor, "slots"]
-    runs: Int32[Tensor, "runs"]
+    runs: Annotated[Int32[Tensor, "runs"], Ge(0)]
     buckets: tuple[Bucket, ...]
 
     def __post_init__(self) -> None:
@@ -113,7 +115,7 @@ class Packed:
 
     tokens: Float[Tensor, "slots features"]
     padding_mask: Bool[Tensor, "slots"]
-    slot_of_cls: Int64[Tensor, "events"]
+    slot_of_cls: Annotated[Int64[Tensor, "events"], Ge(0)]
     buckets: tuple[Bucket, ...]
     runs: Int32[Tensor, "runs"] | None = None
 
