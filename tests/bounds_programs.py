@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as f
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 aten: Any = torch.ops.aten
 Program = Callable[[Tensor, Tensor], Any]
@@ -27,6 +28,13 @@ def put(x: Tensor, y: Tensor, name: str, *args: Any) -> Tensor:
     z = x.clone()
     getattr(z, name)(*args)
     return z
+
+
+def packed(x: Tensor) -> Any:
+    """Rows of sequences, and back with something between."""
+    rows = pack_padded_sequence(x, torch.tensor([6, 3, 2, 1]), batch_first=True)
+    back, _ = pad_packed_sequence(rows, batch_first=True, padding_value=0.5)
+    return rows.data, back
 
 
 def written_through_views(x: Tensor, y: Tensor) -> Tensor:
@@ -255,6 +263,7 @@ PROGRAMS: dict[str, Program] = {
         aten._unsafe_index(x, [INDEX]),
     ),
     "embedding": lambda x, y: f.embedding(INDEX, x),
+    "packed": lambda x, y: packed(x),
     "written through views": written_through_views,
     "filled empty": filled_empty,
     "in place": lambda x, y: (

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as f
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from icediag.instruments.bounds.calls import RULES, Call
 from icediag.instruments.bounds.intervals import INF, Interval
@@ -412,6 +413,22 @@ def test_recurrent_layers_are_sound_or_named(layer: nn.Module) -> None:
     with torch.no_grad():
         assert_inside([program(samples(x, torch.float32, 1))], found, "recurrent")
     assert propagation.unproved or bool(found[0].hi.isfinite().all())
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(2, 3, batch_first=True), nn.GRU(2, 3, batch_first=True)])
+def test_lengths_of_packed_sequences_are_known(layer: nn.Module) -> None:
+    x = Interval(torch.full((4, 3, 2), -2.0).double(), torch.full((4, 3, 2), 2.0).double())
+
+    def program(x: Tensor) -> Tensor:
+        rows = pack_padded_sequence(x, torch.tensor([1, 3, 2, 2]), True, enforce_sorted=False)
+        states, lengths = pad_packed_sequence(layer(rows)[0], batch_first=True)
+        return states[torch.arange(4), lengths - 1]
+
+    found, propagation = ends(program, [x])
+    with torch.no_grad():
+        assert_inside([program(samples(x, torch.float32, 1))], found, "recurrent")
+    assert not propagation.escaped
+    assert bool(found[0].lo.isfinite().all()) and bool(found[0].hi.isfinite().all())
 
 
 def test_random_numbers_are_no_constants() -> None:

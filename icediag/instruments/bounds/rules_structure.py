@@ -235,6 +235,15 @@ def _enter() -> None:
         rule(name)(lambda c, names=names: _rising_with_index(c, names))  # type: ignore[misc]
 
 
+@rule("_pack_padded_sequence")
+def _packed_rows(c: Call) -> list[Interval | None] | None:
+    """Rows of sequences in order of time; how many there are at each step, the lengths tell."""
+    if c.unknown(c.args["lengths"]):
+        return None
+    lo, hi = (ends(c, ("input",), end)[0] for end in ("lo", "hi"))
+    return [c.exact(Interval(lo, hi)), None]
+
+
 def _rising(c: Call, names: tuple[str, ...]) -> Interval:
     """Averages: the ends of an average with -inf and +inf among them are NaN, which is mended."""
     x = c["self"]
