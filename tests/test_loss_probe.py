@@ -138,6 +138,11 @@ FAULTS: dict[str, tuple[Loss, dict[str, Any], str, str]] = {
         {"width": 3},
         *("loss-ignores-targets", "error"),
     ),
+    "shape-of-targets-alone": (
+        lambda p, b: functional.cross_entropy(p, torch.zeros_like(b["label"])),
+        {"width": 3},
+        *("loss-ignores-targets", "error"),
+    ),
     "two-views": (
         lambda p, b: -functional.cosine_similarity(p[0], p[1].detach()).mean(),
         {"forward": lambda model, batch: (model(batch["x"]), model(batch["x"].flip(0)))},

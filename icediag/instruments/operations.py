@@ -1,6 +1,12 @@
-"""A dispatch mode that does not wake the compiler."""
+"""Operations: a dispatch mode that does not wake the compiler, and kinds of operations."""
 
 from torch.utils._python_dispatch import TorchDispatchMode
+
+#: Operations that take of their argument no more than type and shape.
+MADE = frozenset({
+    "ones_like", "zeros_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like",
+    "new_ones", "new_zeros", "new_full", "new_empty", "new_empty_strided",
+})  # fmt: skip
 
 
 class OperationMode(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from .operations import OperationMode
+from .operations import MADE, OperationMode
 from .trees import leaves
 
 Key = tuple[int, int, tuple[int, ...], tuple[int, ...]]
@@ -46,7 +46,8 @@ class Reads(OperationMode):
         self, func: Any, types: Any, args: Iterable[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Note the arguments and run the operation."""
-        for thing in tree_leaves((args, kwargs or {})):
+        made = func._schema.name.partition("::")[2] in MADE  # noqa: SLF001 - no public name
+        for thing in tree_leaves((args, kwargs or {})) if not made else ():
             if isinstance(thing, Tensor):
                 key = _key(thing)
                 if key in self._paths:

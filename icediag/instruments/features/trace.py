@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from icediag.features_record import Consumer
 from icediag.instruments.bounds.dispatch import name_of, tensors_of
 from icediag.instruments.bounds.places import line_of_user
-from icediag.instruments.operations import OperationMode
+from icediag.instruments.operations import MADE, OperationMode
 from icediag.instruments.trees import held, leaves
 
 from .labels import NOTHING, Label, Labels, Line, Twice, followed, key_of
@@ -36,11 +36,6 @@ MATRIX = {"mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2), "mv":
 RECURRENT = {"mkldnn_rnn_layer": (0, 1), "_cudnn_rnn": (0, 1), "_thnn_fused_lstm_cell": (0, 1)}
 #: Uses as a name: operation -> (table, index).
 LOOK_UPS = {"embedding": (0, 1), "index_select": (0, 2), "gather": (0, 2)}
-#: These take of their argument no more than type and shape.
-MADE = {
-    "ones_like", "zeros_like", "full_like", "empty_like", "rand_like", "randn_like", "new_ones",
-    "new_zeros", "new_full", "new_empty", "new_empty_strided",
-}  # fmt: skip
 CLASSES = {"nll_loss_forward", "nll_loss2d_forward", "nll_loss", "nll_loss2d"}
 NORMS = {
     "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "_batch_norm_with_update",
