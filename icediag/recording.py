@@ -23,6 +23,7 @@ from icediag.plain import read_json, read_text, to_json, write_atomically
 from icediag.projection_record import ProjectionRecord
 from icediag.provenance_record import ProvenanceRecord
 from icediag.source_record import SourceRecord
+from icediag.training_record import TrainingRecord
 from icediag.weighing_record import WeighingRecord
 from icediag.work_record import LinesRecord, OperationsRecord
 
@@ -255,6 +256,7 @@ class Recording:
         weighing: Weighted means that the model takes; None where that was not asked for.
         loss_probe: What the loss does, probed away from the model; None where not asked for.
         comparison: It beside an older one; None where there is none.
+        training_flow: How samples come to the training, and its step; None where not asked for.
         versions: Of torch and python.
         version: Of this format.
     """
@@ -285,6 +287,7 @@ class Recording:
     weighing: WeighingRecord | None = None
     loss_probe: LossRecord | None = None
     comparison: ComparisonRecord | None = None
+    training_flow: TrainingRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 

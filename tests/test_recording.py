@@ -46,6 +46,7 @@ from icediag.recording import (
     Unjudged,
 )
 from icediag.source_record import SourceRecord
+from icediag.training_record import TrainingRecord
 from icediag.weighing_record import WeighingRecord
 from icediag.work_record import (
     Growth,
@@ -141,6 +142,7 @@ def sample() -> Recording:
         invariances=filled(InvariancesRecord),
         features=filled(FeaturesRecord),
         loss_probe=filled(LossRecord),
+        training_flow=filled(TrainingRecord),
         histograms=filled(HistogramsRecord),
         source=filled(SourceRecord),
         weighing=filled(WeighingRecord),

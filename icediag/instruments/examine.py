@@ -22,6 +22,7 @@ from .projection import project
 from .provenance import record_with_origins
 from .reasons import raised, reason_of
 from .record import record
+from .training_flow import record_training_flow
 from .weighing import record_weighing
 from .work import record_lines, record_operations
 
@@ -53,6 +54,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument(field="histograms", title="counting values", run=record_histograms),
     Instrument(field="weighing", title="looking for weighted means", run=record_weighing),
     Instrument(field="invariances", title="regrouping events", run=record_invariances),
+    Instrument(field="training_flow", title="following events", run=record_training_flow),
     Instrument(field="loss_probe", title="probing the loss", run=record_loss),
     Instrument(field="features", title="looking at features", run=record_features),
     Instrument(field="bounds", title="proving bounds", run=record_bounds),
