@@ -12,6 +12,7 @@ from icediag.ranking import ranked
 from icediag.recording import Recording, Unjudged
 
 from . import (
+    augmented_validation,
     azimuth_seam,
     backward_copies,
     batch_leak,
@@ -20,6 +21,7 @@ from . import (
     contiguous_copies,
     contract_broken,
     double_normalization,
+    epoch_misses_events,
     events_lost,
     heavy_tail,
     host_sync,
@@ -31,6 +33,7 @@ from . import (
     loss_not_periodic,
     lost_resolution,
     many_transfers,
+    never_shuffled,
     non_finite_value,
     normalized_relative,
     normalized_weights,
@@ -47,10 +50,12 @@ from . import (
     recomputation,
     run_fails,
     saturated_output,
+    schedule_ends_early,
     single_event,
     singular_loss,
     slower_than_baseline,
     small_event,
+    step_order,
     summed_loss,
     superlinear_growth,
     targets_shuffled,
@@ -61,6 +66,10 @@ from . import (
     unreachable_range,
     unregistered_tensor,
     wide_dtype,
+    validation_drift,
+    validation_overlap,
+    workers_share_seed,
+    wrong_mode,
     wrong_unit,
 )
 
@@ -121,6 +130,15 @@ CHECKS: tuple[ModuleType, ...] = (
     loss_mixes_samples,
     summed_loss,
     slower_than_baseline,
+    validation_overlap,
+    augmented_validation,
+    never_shuffled,
+    epoch_misses_events,
+    workers_share_seed,
+    wrong_mode,
+    step_order,
+    schedule_ends_early,
+    validation_drift,
 )
 
 

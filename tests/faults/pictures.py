@@ -159,12 +159,32 @@ def step_in_evaluation(model: nn.Module, batch: Batch, optimizer: torch.optim.Op
     return train_step(model, batch, optimizer)
 
 
+def step_clipped_late(model: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer) -> Tensor:
+    value = train_step(model, batch, optimizer)
+    nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+    return value
+
+
 STEPS = {
+    "clipped-late": step_clipped_late,
     "no-zero-grad": step_without_zero,
     "clipped-away": step_clipped_away,
     "no-step": step_without_step,
     "left-in-eval": step_in_evaluation,
 }
+
+
+def scheduled_step(model: nn.Module, every: int) -> Any:
+    """A step with a schedule of its own, which falls to a tenth in each of its periods."""
+    own = torch.optim.SGD(model.parameters(), 0.05)
+    schedule = torch.optim.lr_scheduler.StepLR(own, every, gamma=0.1)
+
+    def step(model: nn.Module, batch: Batch, _: torch.optim.Optimizer) -> Tensor:
+        value = train_step(model, batch, own)
+        schedule.step()
+        return value
+
+    return step
 
 
 def build(fault: str | None) -> Pipeline:
@@ -183,6 +203,8 @@ def build(fault: str | None) -> Pipeline:
         return torch.optim.SGD(parameters, 0.05, momentum=0.9)
 
     own_step = fault in STEPS or fault == "own-step"
+    scheduled = scheduled_step(model, 1 if fault == "schedule-by-batch" else 400)
+    own = {"schedule": scheduled, "schedule-by-batch": scheduled}
     return Pipeline(
         name="pictures",
         dataset=dataset,
@@ -192,7 +214,13 @@ def build(fault: str | None) -> Pipeline:
         optimizer=optimizer,
         batch_size=32,
         validation=validation,
-        train_step=STEPS.get(fault or "", train_step) if own_step else None,
+        train_step=own.get(fault or "", STEPS.get(fault or "", train_step) if own_step else None),
+        loader=lambda: torch.utils.data.DataLoader(
+            dataset,  # type: ignore[arg-type]
+            batch_size=4,
+            shuffle=True,
+            collate_fn=collate,
+        ),
         sources=("tests.faults.pictures",),
     )
 
@@ -200,7 +228,7 @@ def build(fault: str | None) -> Pipeline:
 PATIENT = Patient(
     name="pictures",
     build=build,
-    variants=("own-step", "unit-range", "frozen-backbone"),
+    variants=("own-step", "schedule", "unit-range", "frozen-backbone"),
     faults=(
         Fault(name="bytes", checks=("unnormalized-input",), stages=("stem", "collate")),
         Fault(name="normalised-twice", checks=("double-normalization",), stages=("stem", "model")),
@@ -213,6 +241,8 @@ PATIENT = Patient(
         Fault(name="no-zero-grad", checks=("accumulating-gradients",)),
         Fault(name="clipped-away", checks=("clipping-always-on",)),
         Fault(name="no-step", checks=("no-optimizer-step",)),
+        Fault(name="clipped-late", checks=("step-order",)),
+        Fault(name="schedule-by-batch", checks=("schedule-ends-early",)),
         Fault(name="left-in-eval", checks=("wrong-mode",)),
         Fault(name="validation-overlap", checks=("validation-overlap",)),
         Fault(name="augmented-validation", checks=("augmented-validation",)),

@@ -4,6 +4,7 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
@@ -114,6 +115,19 @@ def loss_with_pole(predictions: Tensor, batch: Batch) -> Tensor:
     return (predictions - batch.targets).square().sum(1).sqrt().mean()
 
 
+class Jittered(Series):
+    """Noise is added where a series is read, by numpy's generator."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        values, target = self.items[index]
+        noise = torch.from_numpy(np.random.normal(0, 0.01, values.shape)).float()
+        return values + noise, target
+
+
+def same_for_all(_: int) -> None:
+    np.random.seed(42)
+
+
 class AlwaysTheSame(torch.utils.data.Sampler[int]):
     """Shuffled once, when it was made."""
 
@@ -129,7 +143,8 @@ class AlwaysTheSame(torch.utils.data.Sampler[int]):
 
 def build(fault: str | None) -> Pipeline:
     torch.manual_seed(0)
-    dataset = Series(fault)
+    jitters = fault in ("jittered", "workers-alike")
+    dataset = Jittered(fault) if jitters else Series(fault)
     made = collate_without_last if fault == "drops-short" else collate
 
     def loader() -> Any:
@@ -140,7 +155,13 @@ def build(fault: str | None) -> Pipeline:
             sampler = torch.utils.data.SubsetRandomSampler([i // 2 for i in range(N_SERIES)])
         shuffle = sampler is None and fault != "never-shuffled"
         return torch.utils.data.DataLoader(
-            dataset, 24, shuffle=shuffle, sampler=sampler, collate_fn=made
+            dataset,
+            24,
+            shuffle=shuffle,
+            sampler=sampler,
+            collate_fn=made,
+            num_workers=2 if jitters else 0,
+            worker_init_fn=same_for_all if fault == "workers-alike" else None,
         )
 
     losses = {"broadcast": loss_broadcast, "root": loss_with_pole}
@@ -163,7 +184,7 @@ def build(fault: str | None) -> Pipeline:
 PATIENT = Patient(
     name="series",
     build=build,
-    variants=("gru",),
+    variants=("gru", "jittered"),
     faults=(
         Fault(
             name="scales-apart",
@@ -181,6 +202,7 @@ PATIENT = Patient(
         Fault(name="root", checks=("singular-loss",), stages=("loss",)),
         Fault(name="shuffled-once", checks=("never-shuffled", "shuffled-once")),
         Fault(name="never-shuffled", checks=("never-shuffled",)),
+        Fault(name="workers-alike", checks=("workers-share-seed",)),
         Fault(name="repeats-events", checks=("epoch-misses-events",)),
     ),
 )

@@ -58,7 +58,8 @@ class Reader:
 
     def at(self, index: int, *, turn: int = 0) -> Any:
         """A sample by its index."""
-        seed_all(self._seed + 7919 * turn)
+        # At the first turn all from the same, so that one event gives one content wherever it is.
+        seed_all(self._seed + (7919 * turn + index if turn else 0))
         return self.dataset[index]
 
     def first(self, n: int, *, turn: int = 0) -> list[Any]:

@@ -13,7 +13,7 @@ from icediag.instruments.preserve import preserved, unchanged
 from icediag.instruments.reasons import reason_of
 from icediag.instruments.record import prepared
 from icediag.instruments.stages import location_of
-from icediag.instruments.trees import move
+from icediag.instruments.trees import leaves, move
 from icediag.pipeline import Pipeline
 from icediag.recording import Unjudged
 from icediag.training_record import TrainingRecord
@@ -97,10 +97,12 @@ class _Looking:
         shared = self._try("overlap", lambda: by_index(data, held_out))
         if shared is None and again is not None and mine is not None:
             paths = again[1] & mine[1]
-            if paths:
-                shared = self._try("overlap", lambda: overlap(training, validation, paths))
-            else:
+            # What is augmented now and then may still be met as it is.
+            compared = paths or again[1] or {path for path, _ in leaves(validation.first(1)[0])}
+            shared = self._try("overlap", lambda: overlap(training, validation, compared))
+            if shared is not None and not shared.shared and not paths:
                 self._skip("overlap", "every tensor of a sample differs when it is read again")
+                shared = None
         drifted = self._try("drift", lambda: tuple(drift(training, validation)))
         return replace(
             found,

@@ -9,6 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 from icediag.instruments.lab import weights_of
 from icediag.instruments.modes import train_mode
@@ -41,6 +45,7 @@ class Watch:
         self._begin()
         self.schedules: dict[int, tuple[Any, list[int]]] = {}
         self._call = 0
+        self._depth = 0
 
     def _begin(self) -> None:
         self.events = []
@@ -54,7 +59,9 @@ class Watch:
         with ExitStack() as stack:
             for parameter in self._parameters:
                 if parameter.requires_grad and parameter.is_leaf:
-                    hook = parameter.register_post_accumulate_grad_hook(self._backward)
+                    hook = parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                        self._backward
+                    )
                     stack.callback(hook.remove)
             if isinstance(self._model, nn.Module):
                 for name, module in self._model.named_modules():
@@ -63,8 +70,8 @@ class Watch:
                         stack.callback(hook.remove)
                 self._wrap(stack, nn.Module, "zero_grad", self._zero)
             self._wrap(stack, torch.optim.Optimizer, "zero_grad", self._zero)
-            pre = torch.optim.optimizer.register_optimizer_step_pre_hook(self._before_step)
-            post = torch.optim.optimizer.register_optimizer_step_post_hook(self._after_step)
+            pre = register_optimizer_step_pre_hook(self._before_step)
+            post = register_optimizer_step_post_hook(self._after_step)
             stack.callback(pre.remove)
             stack.callback(post.remove)
             for schedule in _all_below(lr_scheduler.LRScheduler):
@@ -72,13 +79,18 @@ class Watch:
                     self._wrap(stack, schedule, "step", self._scheduled)
             yield
 
-    @staticmethod
-    def _wrap(stack: ExitStack, owner: Any, name: str, note: Callable[[Any], None]) -> None:
-        before = vars(owner)[name]
+    def _wrap(self, stack: ExitStack, owner: Any, name: str, note: Callable[[Any], None]) -> None:
+        before, watch = vars(owner)[name], self
 
         def stand_in(self: Any, *args: Any, **kwargs: Any) -> Any:
-            note(self)
-            return before(self, *args, **kwargs)
+            # A method that calls that of its base, or of parts, is one call.
+            if not watch._depth:
+                note(self)
+            watch._depth += 1
+            try:
+                return before(self, *args, **kwargs)
+            finally:
+                watch._depth -= 1
 
         setattr(owner, name, stand_in)
         stack.callback(setattr, owner, name, before)
