@@ -4,8 +4,8 @@ What it looks at:
     Four calls of the pipeline's own `train_step`: when gradients are set to zero, filled and used,
     whether they are changed after they were used, and when a schedule of the learning rate moves.
 Why it hurts:
-    The optimizer steps by gradients that are zero, that are those of the batch before, or that are
-    clipped too late; a schedule that moves first leaves its first learning rate out.
+    The optimizer steps by gradients that are zero, or that are clipped too late; a schedule that
+    moves first leaves its first learning rate out.
 A bad run:
     loss.backward(); optimizer.zero_grad(); optimizer.step()
 What to do:
@@ -45,16 +45,6 @@ def _finding(
         remedy=remedy,
         location=record.step_location,
     )
-
-
-def _stale(step: Step) -> bool:
-    """Whether the optimizer steps first and the gradients come after, in one call."""
-    events = step.events
-    if "step" not in events or "backward" not in events:
-        return False
-    first = events.index("step")
-    # Within a step that takes a closure, gradients are set to zero and filled anew.
-    return "backward" not in events[:first] and "zero" not in events[first:]
 
 
 def _early(step: Step) -> bool:
@@ -97,15 +87,6 @@ def _findings(record: TrainingRecord) -> Iterator[Finding]:
             f"{worst.changed_after} parameters, by a factor of up to {worst.by:.3g}.",
             "Clip between the backward pass and the optimizer's step.",
             {"parameters": worst.changed_after, "factor": worst.by},
-        )
-    if any(_stale(step) for step in steps[1:]):
-        yield _finding(
-            record,
-            "warning",
-            "The optimizer steps before the backward pass of the same call: by the gradients of "
-            "the batch before.",
-            "Step after the backward pass.",
-            {},
         )
     if sum(_early(step) for step in steps) == len(steps):
         yield _finding(

@@ -1,5 +1,6 @@
 """An LSTM on ragged time series: named tuples, packed sequences, regression of two numbers."""
 
+# ruff: noqa: NPY002 - what users write draws from the global generator
 # B series, L longest series, F features
 
 from typing import Any, NamedTuple

@@ -1,6 +1,7 @@
 """Looks at how samples come to the training and to the validation, and at the training step."""
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -47,7 +48,8 @@ def record_training_flow(
         step_location=None if pipeline.train_step is None else location_of(pipeline.train_step),
     )
     looking = _Looking(pipeline, batch_size, device, seed)
-    with preserved(pipeline.model):
+    with preserved(pipeline.model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the user sees them when the training runs
         if pipeline.validation is not None:
             found = looking.at_validation(found)
         if pipeline.loader is not None:
@@ -102,6 +104,10 @@ class _Looking:
             shared = self._try("overlap", lambda: overlap(training, validation, compared))
             if shared is not None and not shared.shared and not paths:
                 self._skip("overlap", "every tensor of a sample differs when it is read again")
+                shared = None
+            elif shared is not None and not shared.values:
+                few = "too few numbers of a sample are the same when it is read again to know it by"
+                self._skip("overlap", few)
                 shared = None
         drifted = self._try("drift", lambda: tuple(drift(training, validation)))
         return replace(
