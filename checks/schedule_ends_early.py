@@ -46,8 +46,8 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
             severity="warning",
             stage="train_step",
             message=(
-                f"{schedule.name} moves on by {schedule.per_call:g} in each call of train_step: after "
-                f"half an epoch of {schedule.calls:,} calls the learning rate is "
+                f"{schedule.name} moves on by {schedule.per_call:g} in each call of train_step: "
+                f"after half an epoch of {schedule.calls:,} calls the learning rate is "
                 f"{schedule.half:.3g}, of {schedule.highest:.3g} at its highest."
             ),
             evidence={
