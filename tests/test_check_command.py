@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from icediag import Pipeline
 from icediag.checks import CHECKS, chosen, judge, needs_of
 from icediag.cli import main as command_line
+from icediag.cli.timings import Timings
 from icediag.errors import IcediagError
 from icediag.finding import Diagnosis
 from icediag.icecube import pipeline as icecube
@@ -121,6 +122,22 @@ def test_an_instrument_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch
     diagnosis = judge(recording, chosen(["F06"]))
     assert [item.name for item in diagnosis.not_judged] == ["features", "constant-feature"]
     assert all("ZeroDivisionError" in item.reason for item in diagnosis.not_judged)
+
+
+def test_timings_say_what_each_instrument_took(run: Run) -> None:
+    ticks = iter([0.0, 1.0, 1.0, 3.5, 3.5, 4.0])
+    told: list[str] = []
+    timed = Timings(told.append, lambda: next(ticks))
+    for title in ("following", "proving", "following"):
+        timed(title)
+    timed.end()
+    timed.end()
+    assert timed.seconds == {"following": 1.5, "proving": 2.5}
+    assert told == ["following", "proving", "following"]
+    assert timed.lines()[-1].split() == ["4.00", "s", "in", "all"]
+    arguments = ("check", "--events", "8", "--batch-size", "8", "--select", "C01")
+    assert "following one batch" not in run(*arguments)[2]
+    assert "s  following one batch" in run(*arguments, "--timings")[2]
 
 
 def test_only_what_is_needed_is_run() -> None:

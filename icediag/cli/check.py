@@ -81,6 +81,9 @@ def check(
         bool,
         typer.Option("--write-baseline", help="Accept all that is found: write it to --baseline."),
     ] = False,
+    timings: Annotated[
+        bool, typer.Option("--timings", help="Say how long each instrument took.")
+    ] = False,
 ) -> int:
     """Run every check on one batch of a pipeline, and say what is wrong with it.
 
@@ -98,6 +101,7 @@ def check(
     from .load import load_pipeline, made_folder, resolve_device, writable_folder
     from .outputs import deliver, formats_of
     from .progress import progress_of
+    from .timings import Timings
 
     checks = chosen(_words(select), _words(ignore))
     reports = formats_of(formats, out)
@@ -124,6 +128,7 @@ def check(
     place = resolve_device(device, loaded)
     needs = needs_of(checks) | needs_of_reports(reports)
     with progress_of(planned(needs, experiments=not quick)) as tell:
+        timed = Timings(tell)
         recording = examine(
             loaded,
             needs=needs,
@@ -132,9 +137,13 @@ def check(
             seed=seed,
             experiments=not quick,
             timeout=timeout,
-            progress=tell,
+            progress=timed,
         )
+        timed.end()
     diagnosis = judge(recording, checks)
+    if timings:
+        for line in timed.lines():
+            Console(stderr=True).print(line, markup=False, highlight=False)
     if write_baseline and baseline is not None and recording.came_through:
         known = Baseline.of(diagnosis)
         known.save(baseline)
