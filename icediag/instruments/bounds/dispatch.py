@@ -2,6 +2,7 @@
 
 # ruff: noqa: SLF001 - schemas of operations have no public name
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ def custom(func: Any) -> Any:
     return None if own else func
 
 
+@functools.cache
 def name_of(func: Any) -> str:
     """`tanh` for aten's `tanh`, `tanh_` and `tanh.out`; with its namespace for all others."""
     namespace, _, name = func._schema.name.partition("::")

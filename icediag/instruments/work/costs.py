@@ -4,6 +4,7 @@ What moves is counted as a kernel that reads each argument once and writes each 
 move it. A gather reads the rows it takes, not the whole table.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +133,18 @@ def _waits(name: str, args: Any, kwargs: Any, out: Any) -> int:
     return 0
 
 
+@functools.cache
+def _arguments(func: Any) -> tuple[bool, tuple[tuple[str, bool], ...]]:
+    """Whether an operation gives a view; of each argument its name and whether it is written."""
+    schema = func._schema  # noqa: SLF001 - has no public name
+    aliases = [r.alias_info for r in schema.returns if r.alias_info is not None]
+    view = bool(aliases) and not any(alias.is_write for alias in aliases)
+    arguments = tuple(
+        (a.name, a.alias_info is not None and a.alias_info.is_write) for a in schema.arguments
+    )
+    return view, arguments
+
+
 def cost_of(func: Any, args: Any, kwargs: Any, out: Any) -> Cost:
     """What a call costs.
 
@@ -149,18 +162,15 @@ def cost_of(func: Any, args: Any, kwargs: Any, out: Any) -> Cost:
         if name == "_local_scalar_dense":
             cost.bytes_read = bytes_of(args[0])
         return cost
-    returns = func._schema.returns  # noqa: SLF001 - has no public name
-    aliases = [r.alias_info for r in returns if r.alias_info is not None]
-    if aliases and not any(alias.is_write for alias in aliases):
-        return cost  # a view
-    arguments = func._schema.arguments  # noqa: SLF001 - has no public name
+    view, arguments = _arguments(func)
+    if view:
+        return cost
     written: list[Tensor] = []
     read: list[Tensor] = []
-    for i, argument in enumerate(arguments):
-        value = args[i] if i < len(args) else kwargs.get(argument.name)
-        found = list(tensors_of(value))
-        alias = argument.alias_info
-        (written if alias is not None and alias.is_write else read).extend(found)
+    for i, (argument, writes) in enumerate(arguments):
+        value = args[i] if i < len(args) else kwargs.get(argument)
+        if value is not None:
+            (written if writes else read).extend(tensors_of(value))
     in_place = bool(written)
     results = written or results
     cost.elements = sum(tensor.numel() for tensor in results)

@@ -7,6 +7,7 @@ and how often it was written to; nothing is compared by content.
 
 # ruff: noqa: SLF001 - identity of storages and versions of tensors have no public name
 
+import functools
 from typing import Any
 
 import torch
@@ -22,6 +23,15 @@ from .own import Line, location
 KEPT = 512 * 1024 * 1024
 #: Give other values each time, or ones that say nothing.
 OTHER = frozenset({"empty", "new_empty", "empty_like", "empty_strided", "lift_fresh", "lift"})
+
+
+@functools.cache
+def _numbered(func: Any) -> bool:
+    """Whether an operation gives the same result for the same arguments, and writes to none."""
+    arguments = func._schema.arguments
+    writes = any(a.alias_info is not None and a.alias_info.is_write for a in arguments)
+    random = torch.Tag.nondeterministic_seeded in func.tags
+    return not (writes or random or name_of(func) in OTHER)
 
 
 class Repeats:
@@ -48,12 +58,8 @@ class Repeats:
         """Number the results of an operation."""
         if self._bytes > KEPT:
             return
-        name = name_of(func)
         results = list(tensors_of(out))
-        schema = func._schema
-        writes = any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments)
-        random = torch.Tag.nondeterministic_seeded in func.tags
-        if writes or random or name in OTHER or not results:
+        if not results or not _numbered(func):
             return  # the version of what was written tells it from what it was
         try:
             number = self._number((str(func), self._plain(args), self._plain(kwargs)))
@@ -64,6 +70,7 @@ class Repeats:
             key = self._place(result)
             if key is not None:
                 self._values.setdefault(key, self._number((number, i)))
+        name = name_of(func)
         if not cost.elements or name in FREE:
             return
         if number not in self._done:

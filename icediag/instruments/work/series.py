@@ -36,6 +36,8 @@ class Series(Generic[P]):
         self.notes: list[Unjudged] = [
             note for note in study.not_judged if note.name not in ("batch size", "data order")
         ]
+        #: Whether the small batch that is counted next may be the last.
+        self.at_last = False
         self._study = study
         self._make = make
         self._load = load
@@ -44,11 +46,14 @@ class Series(Generic[P]):
         """Count the small batches; where none comes through, the whole one."""
         if not self.whole:
             return
-        for indices in choices([weight_of(sample) for sample in self._study.samples]):
+        batches = choices([weight_of(sample) for sample in self._study.samples])
+        for i, indices in enumerate(batches):
+            self.at_last = i >= min(ENOUGH_RUNS, len(batches)) - 1
             self.count(indices)
             many = len(self.probes) >= ENOUGH_RUNS
             if many and self._load(self.probes[-1]) > ENOUGH_LOAD:
                 break
+        self.at_last = True
         # A pipeline that takes only batches of its own size.
         if not self.probes and self.count(self.whole):
             reason = "only the whole batch came through: how counts grow is not known"
