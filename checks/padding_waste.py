@@ -32,6 +32,8 @@ NEEDS = ("operations", "projection")
 KNOWING, USEFUL = 0.5, 0.2
 #: Share of the device's work on padded tensors below which it does not matter.
 WORK, MUCH = 0.2, 0.4
+#: Slots of a sample from which on a size that is the same in all batches is no coincidence.
+FIXED = 16
 #: Share of the projected step that padding takes, which hurts whatever the share that is used.
 LOST = 0.10
 
@@ -43,7 +45,8 @@ class _Rectangle:
     Attributes:
         ragged: The lengths.
         outer: Axis of the samples.
-        height: Axis of the longest.
+        height: Axis of the longest; None where all batches are padded to the same.
+        size: Its size.
         slots: How many there are.
         used: How many hold something.
         pairs: The same, by pairs within a sample.
@@ -54,7 +57,8 @@ class _Rectangle:
 
     ragged: RaggedRecord
     outer: str
-    height: str
+    height: str | None
+    size: int
     slots: float
     used: float
     pairs: float
@@ -72,8 +76,8 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     step = of_the_step(record)
     found = []
     for rectangle in _rectangles(recording, record):
-        flat = [row for row in step if _follows(row, record, rectangle, 1)]
-        paired = [row for row in step if row not in flat and _follows(row, record, rectangle, 2)]
+        paired = [row for row in step if _follows(row, record, rectangle, 2)]
+        flat = [row for row in step if row not in paired and _follows(row, record, rectangle, 1)]
         finding = _finding(rectangle, flat, paired, step, recording)
         if finding is not None:
             found.append(finding)
@@ -96,22 +100,32 @@ def _rectangles(recording: Recording, record: OperationsRecord) -> list[_Rectang
                 continue
             shift = more if abs(more) <= 2 else 0.0
             used = groups * (ragged.mean + shift)
-            slots = groups * float(record.axes[height])
-            square = ragged.mean_square or ragged.mean**2
-            found.append(
-                _Rectangle(
-                    ragged=ragged,
-                    outer=outer,
-                    height=height,
-                    slots=slots,
-                    used=used,
-                    pairs=groups * float(record.axes[height]) ** 2,
-                    pairs_used=groups * square,
-                    bucketed=ragged.mean / (ragged.cut or top),
-                    pairs_bucketed=square / (ragged.cut_square or top**2),
-                )
-            )
+            found.append(_rectangle(ragged, outer, height, record.axes[height], used))
+        for mask in recording.padding:
+            size, rest = divmod(mask.slots, groups)
+            constant = not rest and size >= FIXED and size not in record.axes.values()
+            if constant and size >= top and mask.used <= groups * (top + 1):
+                found.append(_rectangle(ragged, outer, None, size, mask.used))
     return found
+
+
+def _rectangle(
+    ragged: RaggedRecord, outer: str, height: str | None, size: int, used: float
+) -> _Rectangle:
+    top = ragged.quantiles["1"]
+    square = ragged.mean_square or ragged.mean**2
+    return _Rectangle(
+        ragged=ragged,
+        outer=outer,
+        height=height,
+        size=size,
+        slots=float(ragged.groups * size),
+        used=used,
+        pairs=float(ragged.groups * size**2),
+        pairs_used=ragged.groups * square,
+        bucketed=ragged.mean / (ragged.cut or top),
+        pairs_bucketed=square / (ragged.cut_square or top**2),
+    )
 
 
 def _named(size: int, record: OperationsRecord) -> str | None:
@@ -122,6 +136,11 @@ def _follows(row: OperationRecord, record: OperationsRecord, box: _Rectangle, po
     """Whether its elements follow samples times the longest (or its square), in all runs."""
     if len(set(row.elements)) < 2:
         return False
+    if box.height is None:
+        # As many elements for each sample in all batches, a multiple of its slots or pairs.
+        law, each = row.work, box.size**power
+        fixed = law is not None and law.exact and law.axis == box.outer and not law.intercept
+        return fixed and law is not None and law.slope % each == 0
     sizes = [
         run.axes.get(box.outer, 0) * run.axes.get(box.height, 0) ** power for run in record.runs
     ]
@@ -174,17 +193,18 @@ def _finding(
         stage=first.stage,
         message=(
             f"{useful:.0%} of {box.slots:,.0f} slots hold a {of_one(box.ragged.inner)}{pairs}: all "
-            f"samples are as long as the longest, {box.ragged.quantiles['1']:g}, at a median of "
-            f"{box.ragged.quantiles['0.5']:g}. {share:.0%} of the step's work is on such tensors, "
-            f"{wasted:.0%} for nothing. Cut by length into {box.ragged.parts} buckets "
-            f"{box.bucketed:.0%} of the slots would be used."
+            f"samples are padded to {box.size}, at a median of {box.ragged.quantiles['0.5']:g} "
+            f"and a longest of {box.ragged.quantiles['1']:g}. {share:.0%} of the step's work is on "
+            f"such tensors, {wasted:.0%} for nothing. Cut by length into {box.ragged.parts} "
+            f"buckets {box.bucketed:.0%} of the slots would be used."
         ),
         evidence={
             "useful": useful,
             "useful_pairs": useful_pairs if paired else None,
             "slots": box.slots,
             "used": box.used,
-            "axis": f"{box.outer}*{box.height}",
+            "axis": f"{box.outer}*{box.height or box.size}",
+            "padded_to": box.size,
             "work_share": share,
             "wasted_share": wasted,
             "bucketed": box.bucketed,

@@ -69,9 +69,11 @@ def look(nest: list[LoopRecord], lines: LinesRecord, operations: OperationsRecor
     host = nest[0].phase in HOST_PHASES
     per_loop: list[tuple[float, float, LoopRecord]] = []
     rows: list[OperationRecord] = []
+    root = next((one for one in nest if one.inside is None), nest[0])
     for loop in nest:
         inner = [span for other in nest if other.inside == loop.location for span in other.spans]
-        here = _growing(rows_in(loop.spans, operations), host)
+        found = _growing(rows_in(loop.spans, operations), host)
+        here = [row for row in found if not _once(row, root, lines, operations)]
         rows.extend(row for row in here if row not in rows)
         own = [row for row in here if not any(span.holds(row.location) for span in inner)]
         per_loop.append((tally(own, operations).operations, _rounds(loop, lines), loop))
@@ -106,6 +108,20 @@ def look(nest: list[LoopRecord], lines: LinesRecord, operations: OperationsRecor
 def _growing(rows: Iterable[OperationRecord], host: bool) -> list[OperationRecord]:
     """Those of the same half of the step whose number is not the same in all runs."""
     return [row for row in rows if (row.phase in HOST_PHASES) == host and len(set(row.calls)) > 1]
+
+
+def _once(
+    row: OperationRecord, loop: LoopRecord, lines: LinesRecord, operations: OperationsRecord
+) -> bool:
+    """Whether an operation on a line of a loop is done as often as the loop begins, not a round."""
+    seen = [
+        (calls, begun)
+        for a, b, calls, begun in zip(
+            lines.runs, operations.runs, row.calls, loop.entries, strict=False
+        )
+        if a.samples == b.samples and begun
+    ]
+    return len(seen) > 1 and all(n * seen[0][1] == seen[0][0] * m for n, m in seen)
 
 
 def _rounds(loop: LoopRecord, lines: LinesRecord) -> float:

@@ -257,6 +257,26 @@ def test_in_collate_by_cost() -> None:
     assert the_loop(long, "plain and long", "n_points", 1).severity == "warning"
 
 
+class Items:
+    """A data set that writes its samples row by row."""
+
+    def __len__(self) -> int:
+        return len(LENGTHS)
+
+    def __getitem__(self, i: int) -> Tensor:
+        out = torch.zeros(LENGTHS[i], 3)
+        for k in range(LENGTHS[i]):  # in items
+            out[k] = torch.ones(3) * k
+        return out
+
+
+def test_in_the_items_of_the_data_set() -> None:
+    finding = the_loop(diagnosed(made(dataset=Items())), "in items", "n_points", 1)
+    assert (finding.severity, finding.stage) == ("warning", "dataset item")
+    # ones, times k, the row, and the copy into it
+    assert finding.evidence["operations"] == 4 * sum(LENGTHS)
+
+
 def over_layers(rows: Tensor, batch: Batch) -> Tensor:
     for _ in range(50):
         rows = rows * 0.5

@@ -231,6 +231,20 @@ def test_padding_to_a_long_event() -> None:
     assert none(diagnosed(made(padded_pairs)), "P03")
 
 
+def collate_to_64(points: list[Tensor]) -> Batch:
+    batch = collate(points)
+    padded = torch.zeros(len(points), 64, 3)
+    padded[:, : batch["padded"].shape[1]] = batch["padded"]
+    padding = torch.arange(64) >= batch["lengths"][:, None]
+    return {**batch, "padded": padded, "padding": padding}
+
+
+def test_padding_to_a_size_that_is_always_the_same() -> None:
+    finding = only(diagnosed(made(padded_pairs, collate=collate_to_64)), "P03")
+    assert finding.severity == "warning" and finding.evidence["padded_to"] == 64
+    assert finding.evidence["useful"] == pytest.approx(sum(LENGTHS) / len(LENGTHS) / 64)
+
+
 def wide(net: Any, rows: Tensor, batch: Batch) -> Tensor:
     scaled = rows * torch.linspace(0, 1, WIDTH, dtype=torch.float64)  # wide
     for _ in range(10):

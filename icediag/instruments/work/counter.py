@@ -163,6 +163,13 @@ class Counter:
         """Waits counted so far."""
         return sum(count[6] for count in self.counts.values())
 
+    def add(self, other: "Counter") -> None:
+        """Add what another has counted."""
+        for key, counts in other.counts.items():
+            total = self.counts.setdefault(key, [0] * len(counts))
+            for i, count in enumerate(counts):
+                total[i] += count
+
     def _add(self, key: Key, cost: Cost) -> None:
         total = self.counts.setdefault(key, [0] * 7)
         total[0] += 1

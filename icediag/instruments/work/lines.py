@@ -1,21 +1,16 @@
 """The instrument: executions of the user's own lines at several batch sizes."""
 
-import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import CodeType
 
-from torch.utils.data import IterableDataset
-
 from icediag.instruments.flow import Flow
-from icediag.instruments.modes import seed_all
-from icediag.instruments.preserve import preserved
-from icediag.instruments.reasons import reason_of
 from icediag.pipeline import Pipeline
-from icediag.place import Location, Unjudged
+from icediag.place import Location
 from icediag.work_record import PHASES, LineRecord, LinesRecord, LoopRecord, Phase, WorkRun
 
 from .fit import Laws
+from .items import read_items
 from .loops import Loops
 from .own import Own
 from .series import Series
@@ -156,39 +151,17 @@ def _all_loops(series: Series[LineProbe], axes: list[dict[str, int]], own: Own) 
 
 
 def _items(study: Study, own: Own, series: Series[LineProbe]) -> list[Counts]:
-    """Lines that reading the samples takes: for each run those of its samples together.
-
-    Each sample is read by itself, in the way in which a loader without batched fetching does.
-    """
-    dataset = study.pipeline.dataset
-    streamed = isinstance(dataset, IterableDataset) or not (
-        hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
-    )
-    wanted = sorted({i for batch in series.batches for i in batch})[: 4 * len(series.batches[-1])]
+    """Lines that reading the samples takes: for each run those of its samples together."""
     by_sample: dict[int, Counts] = {}
-    try:
-        if streamed and iter(dataset) is dataset:
-            raise ValueError("a one-shot iterator cannot be read a second time")
-        with preserved(study.pipeline.model):
-            seed_all(study.seed)
-            iterator = iter(dataset) if streamed else None
-            for i in itertools.count() if streamed else wanted:
-                if i > wanted[-1]:
-                    break
-                counts = by_sample[i] = Counts()
-                tracer = Tracer(own.is_own, lambda _: None)
-                tracer.counts = counts
-                with tracer.counting():
-                    _ = next(iterator) if iterator is not None else dataset[i]
-    except StopIteration:
-        pass
-    except Exception as error:  # of the user's code
-        reason = str(error) if isinstance(error, ValueError) else reason_of(error, study.pipeline)
-        series.notes.append(Unjudged(name="lines of dataset items", reason=reason))
+
+    def watching(i: int) -> AbstractContextManager[None]:
+        tracer = Tracer(own.is_own, lambda _: None)
+        tracer.counts = by_sample[i] = Counts()
+        return tracer.counting()
+
+    read = read_items(study, series, "lines of dataset items", watching)
     return [
-        _sum([by_sample[i] for i in batch if i in by_sample])
-        if all(i in by_sample for i in batch)
-        else Counts()
+        _sum([by_sample[i] for i in batch]) if read.issuperset(batch) else Counts()
         for batch in series.batches
     ]
 

@@ -1,15 +1,18 @@
 """The instrument: operations of a training step at several batch sizes."""
 
+from contextlib import AbstractContextManager
+
 from icediag.pipeline import Pipeline
 from icediag.place import Unjudged
 from icediag.work_record import OperationRecord, OperationsRecord, Repeated, WorkRun
 
 from .counter import Counter, Key
 from .fit import Laws
+from .items import read_items
 from .own import Own, location
 from .repeats import Repeats
 from .series import Series
-from .step import Study, prepared
+from .step import LightFlow, Study, prepared
 
 #: The whole batch is counted too where no more than this is expected of it: operations, and bytes.
 MOST_CALLS = 20_000
@@ -69,6 +72,7 @@ def _count(study: Study, most_calls: int, most_bytes: int) -> OperationsRecord:
     series.at_last = False
     if _affordable(series, most_calls, most_bytes):
         series.count(series.whole)
+    _count_items(study, own, series)
     axes, diagnosed = series.axes()
     operations = _operations(series, axes)
     return OperationsRecord(
@@ -83,6 +87,23 @@ def _count(study: Study, most_calls: int, most_bytes: int) -> OperationsRecord:
         repeated=repeated,
         not_judged=series.written(),
     )
+
+
+def _count_items(study: Study, own: Own, series: Series[Counter]) -> None:
+    """Add what reading the samples of each batch takes."""
+    by_sample: dict[int, Counter] = {}
+
+    def watching(i: int) -> AbstractContextManager[None]:
+        counter = by_sample[i] = Counter(own, None)
+        counter.phase = "dataset item"
+        return counter.watching(LightFlow())
+
+    read = read_items(study, series, "operations of dataset items", watching)
+    if not all(read.issuperset(batch) for batch in series.batches):
+        return
+    for batch, probe in zip(series.batches, series.probes, strict=True):
+        for i in batch:
+            probe.add(by_sample[i])
 
 
 def _affordable(series: Series[Counter], most_calls: int, most_bytes: int) -> bool:
