@@ -176,6 +176,8 @@ class AccessRecord:
         copied_s: Seconds of copying its tensors.
         batched: Whether the data set takes many indices at once (`__getitems__`), as a DataLoader
             then does.
+        batched_opens: Files opened where it reads the same samples at once.
+        batched_tables: Objects of such libraries that were made then, by type.
         location: Where the data set reads a sample.
     """
 
@@ -192,6 +194,8 @@ class AccessRecord:
     item_s: tuple[float, ...] = ()
     copied_s: tuple[float, ...] = ()
     batched: bool = False
+    batched_opens: int = 0
+    batched_tables: dict[str, int] = field(default_factory=dict)
     location: Location | None = None
 
 
@@ -252,6 +256,12 @@ class ClockRecord:
         return sum(
             min(s.total_s) for s in self.stages if s.kind in kinds and s.depth == 0 and s.total_s
         )
+
+    @property
+    def crowding(self) -> float:
+        """How many times as long the yardstick took as its processor time: what else runs."""
+        used = sum(self.yardstick_processor_s)
+        return max(1.0, sum(self.yardstick_s) / used) if used > 0 else 1.0
 
     @property
     def overhead(self) -> float | None:

@@ -67,6 +67,8 @@ def sample_clock() -> ClockRecord:
             item_s=(0.5, 0.25, 0.25),
             copied_s=(0.125, 0.125, 0.125),
             batched=True,
+            batched_opens=3,
+            batched_tables={"pandas.DataFrame": 3},
             location=PLACE,
         ),
         memory=MemoryRecord(

@@ -182,6 +182,13 @@ def measure_access(stepper: Stepper, clock: Callable[[], float]) -> AccessRecord
     with calls.counting():
         for i in indices:
             dataset[i]
+    batched = getattr(dataset, "__getitems__", None)
+    together, tables = Counter[str](), Counter[str]()
+    if callable(batched):
+        at_once = Calls(user_packages(pipeline) or (type(dataset).__module__,))
+        with openings() as together, at_once.counting():
+            batched(list(indices))
+        tables = at_once.tables
     most = opened.most_common(1)
     place = location_of(getattr(type(dataset), "__getitem__", None))
     return AccessRecord(
@@ -197,6 +204,8 @@ def measure_access(stepper: Stepper, clock: Callable[[], float]) -> AccessRecord
         tables=dict(calls.tables),
         item_s=tuple(a for a, _ in times),
         copied_s=tuple(b for _, b in times),
-        batched=callable(getattr(dataset, "__getitems__", None)),
+        batched=callable(batched),
+        batched_opens=together.total(),
+        batched_tables=dict(tables),
         location=place,
     )
