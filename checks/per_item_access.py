@@ -1,4 +1,4 @@
-"""A sample is read by opening a file, or by cutting a table, each time anew.
+"""A file is opened, or a table is cut, anew for every sample.
 
 What it looks at:
     Samples that are read one after the other, after the first: which files are opened and how
