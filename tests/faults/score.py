@@ -1,23 +1,27 @@
 """The score: every fault and every healthy variant through `icediag check`, and what came of it.
 
-`python -m tests.faults.score` prints detected / total, right stage, false alarms and time, and
-leaves with 1 where a goal is missed.
+`python -m tests.faults.score` prints detected / total, right stage, false alarms and time, what went
+amiss line by line, and leaves with 1 where a goal is missed. With `--peers` other tools are asked of
+the same builds.
 """
 
 import argparse
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 from rich.console import Console
 from rich.table import Table
 
-from icediag.checks import CHECKS, judge, needs_of
+from icediag.checks import CHECKS, FAILED, judge, needs_of
 from icediag.finding import SEVERITIES, Diagnosis, Finding
 from icediag.instruments.examine import examine
 
 from . import clouds, events, graphs, pictures, series, showers, text, tracks
 from .case import Fault, Patient
+from .peers import alarms, installed, verdict
 
 PATIENTS: tuple[Patient, ...] = tuple(
     module.PATIENT for module in (events, clouds, pictures, text, series, graphs, tracks, showers)
@@ -37,6 +41,7 @@ class Outcome:
         fault: The fault, None for a healthy variant.
         diagnosis: What was concluded.
         seconds: How long it took.
+        others: Name of another tool -> its verdict, and for a healthy build what it raises.
     """
 
     patient: str
@@ -44,6 +49,7 @@ class Outcome:
     fault: Fault | None
     diagnosis: Diagnosis
     seconds: float
+    others: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def hits(self) -> list[Finding]:
@@ -64,6 +70,16 @@ class Outcome:
             return bool(self.hits)
         return any(hit.stage.startswith(self.fault.stages) for hit in self.hits)
 
+    @property
+    def line(self) -> str:
+        """The outcome in a line, as it comes."""
+        if self.fault is None:
+            word = "alarm" if self.diagnosis.at_least("warning") else "clean"
+        else:
+            word = "found" if self.hits else "missed"
+            word += "" if self.at_stage or not self.hits else ", elsewhere"
+        return f"{self.patient}: {self.name or 'as it is'}: {word}, {self.seconds:.1f} s"
+
 
 def run(patient: Patient, name: str | None, fault: Fault | None, *, quick: bool) -> Outcome:
     """Build, examine and judge."""
@@ -79,10 +95,11 @@ def run(patient: Patient, name: str | None, fault: Fault | None, *, quick: bool)
     )
 
 
-def render(outcomes: list[Outcome]) -> Table:
-    """A row a build."""
+def render(outcomes: list[Outcome], tools: Sequence[str] = ()) -> Table:
+    """A row a build; a column each for other tools."""
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
-    for title in ("pipeline", "fault", "found", "stage", "s", "findings (errors, warnings)"):
+    titles = ("pipeline", "fault", "found", "stage", "s", *tools, "findings (errors, warnings)")
+    for title in titles:
         table.add_column(title, overflow="fold")
     for outcome in outcomes:
         severe = outcome.diagnosis.at_least("warning")
@@ -94,8 +111,33 @@ def render(outcomes: list[Outcome]) -> Table:
             found = "yes" if outcome.hits else "[red]no[/]"
             stage = "yes" if outcome.at_stage else "[red]no[/]"
         name = outcome.name or "(as it is)"
-        table.add_row(outcome.patient, name, found, stage, f"{outcome.seconds:.0f}", said)
+        others = [outcome.others.get(tool, "not installed") for tool in tools]
+        seconds = f"{outcome.seconds:.0f}"
+        table.add_row(outcome.patient, name, found, stage, seconds, *others, said)
     return table
+
+
+def amiss(outcomes: list[Outcome]) -> list[str]:
+    """A line for each fault that was missed or misplaced, each false alarm, each check that failed."""
+    lines = []
+    for outcome in outcomes:
+        at = f"{outcome.patient}: {outcome.name or 'as it is'}"
+        said = sorted({f"{f.name}@{f.stage}" for f in outcome.diagnosis.at_least("warning")})
+        if outcome.fault is None and said:
+            lines.append(f"{at}: false alarm, {', '.join(said)}")
+        elif outcome.fault is not None and not (outcome.hits and outcome.at_stage):
+            wanted = " or ".join(outcome.fault.checks)
+            place = f" at {' or '.join(outcome.fault.stages)}" if outcome.fault.stages else ""
+            word = "misplaced" if outcome.hits else "missed"
+            lines.append(
+                f"{at}: {word}, wants {wanted}{place}; says {', '.join(said) or 'nothing'}"
+            )
+        lines += [
+            f"{at}: {item.name}: {item.reason}"
+            for item in outcome.diagnosis.not_judged
+            if item.reason.startswith(FAILED)
+        ]
+    return lines
 
 
 def summary(outcomes: list[Outcome]) -> tuple[str, bool]:
@@ -121,8 +163,50 @@ def summary(outcomes: list[Outcome]) -> tuple[str, bool]:
             f"{len(clean)} healthy pipelines: {errors} with a false error, {warnings} with a false "
             "warning"
         )
+    failed = sum(
+        item.reason.startswith(FAILED) for o in outcomes for item in o.diagnosis.not_judged
+    )
+    if failed:
+        met = False
+        lines.append(f"{failed} times a check failed")
     lines.append(f"{sum(o.seconds for o in outcomes):.0f} s in all")
     return "; ".join(lines), met
+
+
+def builds_of(patient: Patient, *, clean: bool) -> list[tuple[str | None, Fault | None]]:
+    """(name, fault) of all that is built of a patient, the healthy one first."""
+    builds: list[tuple[str | None, Fault | None]] = [(None, None)]
+    builds += [(name, None) for name in patient.variants]
+    return builds if clean else [*builds, *((fault.name, fault) for fault in patient.faults)]
+
+
+def with_peers(patient: Patient, outcome: Outcome, tools: Sequence[str]) -> Outcome:
+    """The outcome with what other tools say of the same build."""
+    said = {}
+    for tool in tools:
+        found = alarms(tool, lambda: patient.build(outcome.name))
+        if outcome.fault is None:
+            said[tool] = "fails" if found is None else ", ".join(sorted(found)) or "clean"
+        else:
+            said[tool] = verdict(found, _twin(tool, patient))
+    return replace(outcome, others=said)
+
+
+@cache
+def _twin(tool: str, patient: Patient) -> frozenset[str] | None:
+    return alarms(tool, lambda: patient.build(None))
+
+
+def peer_summary(tool: str, outcomes: list[Outcome]) -> str:
+    """The figures of another tool."""
+    told = [outcome.others[tool] for outcome in outcomes if outcome.fault is not None]
+    healthy = [outcome.others[tool] for outcome in outcomes if outcome.fault is None]
+    false = sum(word not in ("clean", "fails") for word in healthy)
+    failed = [*told, *healthy].count("fails")
+    return (
+        f"{tool}: {told.count('yes')} of {len(told)} faults give an alarm that the healthy twin does "
+        f"not; {false} of {len(healthy)} healthy pipelines give one; it fails on {failed}"
+    )
 
 
 def main() -> int:
@@ -132,23 +216,31 @@ def main() -> int:
     parser.add_argument("--fault", action="append", help="only these faults or variants")
     parser.add_argument("--quick", action="store_true", help="without experiments that train")
     parser.add_argument("--clean", action="store_true", help="healthy variants alone")
+    parser.add_argument(
+        "--peers", action="store_true", help="torchtest2 and torch-audit too, where installed"
+    )
     options = parser.parse_args()
-    console = Console()
-    outcomes = []
+    console, progress = Console(), Console(stderr=True)
+    there = installed()
+    tools = tuple(there) if options.peers else ()
+    outcomes: list[Outcome] = []
     for patient in PATIENTS:
         if options.patient and patient.name not in options.patient:
             continue
-        builds: list[tuple[str | None, Fault | None]] = [(None, None)]
-        builds += [(name, None) for name in patient.variants]
-        builds += [] if options.clean else [(fault.name, fault) for fault in patient.faults]
-        for name, fault in builds:
+        for name, fault in builds_of(patient, clean=options.clean):
             if options.fault and name not in options.fault:
                 continue
-            with Console(stderr=True).status(f"{patient.name}: {name or 'as it is'}"):
-                outcomes.append(run(patient, name, fault, quick=options.quick))
-    console.print(render(outcomes))
+            outcome = run(patient, name, fault, quick=options.quick)
+            outcome = with_peers(patient, outcome, [tool for tool in tools if there[tool]])
+            progress.print(outcome.line, markup=False, highlight=False, soft_wrap=True)
+            outcomes.append(outcome)
+    console.print(render(outcomes, tools))
+    for line in amiss(outcomes):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     text_of, met = summary(outcomes)
     console.print(text_of)
+    for tool in tools:
+        console.print(peer_summary(tool, outcomes) if there[tool] else f"{tool}: not installed")
     return 0 if met else 1
 
 
