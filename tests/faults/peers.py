@@ -1,8 +1,8 @@
 """Other tools on the same builds, as they are used by default, where they are installed.
 
 Neither knows our faults by name. A tool is said to have found a fault where it raises an alarm, a
-warning or worse, that it does not raise on the healthy twin, whatever the alarm says: that is in its
-favour.
+warning or worse, that it does not raise on the healthy twin, whatever
+it says: that is in its favour.
 """
 
 import importlib
@@ -90,9 +90,8 @@ PEERS: dict[str, tuple[str, Callable[[Pipeline], frozenset[str]]]] = {
 
 def installed() -> dict[str, bool]:
     """Which of them can be imported."""
-    return {
-        name: importlib.util.find_spec(module) is not None for name, (module, _) in PEERS.items()
-    }
+    found = {name: importlib.util.find_spec(module) for name, (module, _) in PEERS.items()}
+    return {name: spec is not None for name, spec in found.items()}
 
 
 def alarms(name: str, build: Callable[[], Pipeline]) -> frozenset[str] | None:

@@ -1,8 +1,8 @@
 """The score: every fault and every healthy variant through `icediag check`, and what came of it.
 
-`python -m tests.faults.score` prints detected / total, right stage, false alarms and time, what went
-amiss line by line, and leaves with 1 where a goal is missed. With `--peers` other tools are asked of
-the same builds.
+`python -m tests.faults.score` prints detected / total, right stage, false alarms and time, and what
+went amiss line by line; it leaves with 1 where a goal is missed. With `--peers` other tools are
+asked of the same builds.
 """
 
 import argparse
@@ -118,7 +118,7 @@ def render(outcomes: list[Outcome], tools: Sequence[str] = ()) -> Table:
 
 
 def amiss(outcomes: list[Outcome]) -> list[str]:
-    """A line for each fault that was missed or misplaced, each false alarm, each check that failed."""
+    """A line for each fault missed or misplaced, each false alarm, each check that failed."""
     lines = []
     for outcome in outcomes:
         at = f"{outcome.patient}: {outcome.name or 'as it is'}"
@@ -129,9 +129,8 @@ def amiss(outcomes: list[Outcome]) -> list[str]:
             wanted = " or ".join(outcome.fault.checks)
             place = f" at {' or '.join(outcome.fault.stages)}" if outcome.fault.stages else ""
             word = "misplaced" if outcome.hits else "missed"
-            lines.append(
-                f"{at}: {word}, wants {wanted}{place}; says {', '.join(said) or 'nothing'}"
-            )
+            heard = ", ".join(said) or "nothing"
+            lines.append(f"{at}: {word}, wants {wanted}{place}; says {heard}")
         lines += [
             f"{at}: {item.name}: {item.reason}"
             for item in outcome.diagnosis.not_judged
@@ -204,8 +203,8 @@ def peer_summary(tool: str, outcomes: list[Outcome]) -> str:
     false = sum(word not in ("clean", "fails") for word in healthy)
     failed = [*told, *healthy].count("fails")
     return (
-        f"{tool}: {told.count('yes')} of {len(told)} faults give an alarm that the healthy twin does "
-        f"not; {false} of {len(healthy)} healthy pipelines give one; it fails on {failed}"
+        f"{tool}: {told.count('yes')} of {len(told)} faults give an alarm that the healthy twin "
+        f"does not; {false} of {len(healthy)} healthy pipelines give one; it fails on {failed}"
     )
 
 
