@@ -138,7 +138,7 @@ def shape_of(tensor: TensorRecord) -> str:
     axes = tensor.axes or (None,) * len(tensor.shape)
     return " × ".join(
         f"{size:,}" if name is None or name == "?" else name
-        for name, size in zip(axes, tensor.shape, strict=True)
+        for name, size in zip(axes, tensor.shape, strict=False)  # a file may say anything
     )
 
 
