@@ -133,6 +133,15 @@ def test_what_is_typed_wins(run: Run, tmp_path: Path, monkeypatch: pytest.Monkey
     assert code == 0 and "N01" not in out
 
 
+def test_what_the_readme_shows(tmp_path: Path) -> None:
+    readme = Path(__file__).parent.parent / "README.md"
+    shown = readme.read_text(encoding="utf-8").split("```toml\n[tool.icediag]\n")[1].split("```")[0]
+    found = configured(check, written(tmp_path, shown))
+    assert set(found.values) == {
+        *("pipeline", "batch_size", "quick", "ignore", "fail_on", "baseline"),
+    }
+
+
 def test_other_commands_do_not_mind_it(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
