@@ -1,5 +1,7 @@
 """The HTML report in a real browser: it renders, it answers, it fetches nothing."""
 
+import importlib
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +14,13 @@ import pytest
 from icediag.reports.html import render_html
 from tests.report_cases import NAMES, all_cases
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+#: Set where a browser must be there, as in .ci/run: what cannot run is then no skip but a failure.
+REQUIRED = os.environ.get("ICEDIAG_BROWSER") == "required"
+playwright: Any
+if REQUIRED:
+    playwright = importlib.import_module("playwright.sync_api")
+else:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 #: Text on a background, by the WCAG 2.2, 1.4.3; large text may have less.
 CONTRAST, LARGE_CONTRAST = 4.5, 3.0
@@ -79,7 +87,8 @@ def browser() -> Iterator[Any]:
         own = Path(started.chromium.executable_path)
         system = None if own.is_file() else _executable()
         if not own.is_file() and system is None:
-            pytest.skip("no Chromium: neither playwright's own nor one of the system's")
+            reason = "no Chromium: neither playwright's own nor one of the system's"
+            pytest.fail(reason) if REQUIRED else pytest.skip(reason)
         # The sandbox of a browser needs rights that a container has not; the pages are ours.
         with started.chromium.launch(executable_path=system, args=["--no-sandbox"]) as launched:
             yield launched
