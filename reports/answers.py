@@ -53,9 +53,9 @@ def _speed(recording: Recording, diagnosis: Diagnosis) -> Answer | None:
         if biggest is not None:
             part += f", {percent(biggest.share)} of it in {biggest.name}"
         parts.append(part)
-    for what, _, share, _ in losses_of(recording)[:1]:
-        if share >= TOLD:
-            parts.append(f"{percent(share)} of the projected step goes into {what}")
+    # That a small step is spent on issuing operations is in the nature of small steps.
+    told = [row for row in losses_of(recording) if row.avoidable and row.share >= TOLD]
+    parts += [f"{percent(row.share)} of the projected step goes into {row.what}" for row in told]
     if not parts and not here:
         return None
     return Answer(about="speed", text="; ".join(parts) or _counts(here), severity=_worst(here))

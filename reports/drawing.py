@@ -180,9 +180,8 @@ def _box(row: Drawn, y: float, shares: Shares, *, frame: bool) -> tuple[Markup, 
     words = place_of(record.location) if frame else _words(output)
     said = [title, words, *_said(found, times)]
     kind = f"{record.kind} {worst}" if worst else record.kind
-    return tag(
-        "a",
-        tag("title", " — ".join(part for part in said if part)),
+    drawn = _link(
+        said,
         rect(x, y, width, height, rx=10, class_=f"box {kind}"),
         rect(x, y + 8, 4, height - 16, rx=2, class_=f"stripe {record.kind}"),
         text(x + 14, y + (20 if inset else 22), cut(title, letters), class_="box-title"),
@@ -193,8 +192,21 @@ def _box(row: Drawn, y: float, shares: Shares, *, frame: bool) -> tuple[Markup, 
         *_bars(times, x + 14, y + height - TIMED, width - 28),
         href=f"#{view.id}",
         class_="stage",
-        aria_label=". ".join(part for part in said if part),
-    ), height
+    )
+    return drawn, height
+
+
+def _link(said: list[str], *children: Markup, href: str, class_: str) -> Markup:
+    """What is drawn as a link; who does not see it hears what is said instead."""
+    words = [part for part in said if part]
+    return tag(
+        "a",
+        tag("title", ". ".join(words)),
+        group(*children, aria_hidden="true"),
+        href=href,
+        class_=class_,
+        aria_label=". ".join(words),
+    )
 
 
 def _after(one: After, y: float, shares: Shares) -> tuple[Markup, float]:
@@ -203,17 +215,16 @@ def _after(one: After, y: float, shares: Shares) -> tuple[Markup, float]:
     height = 36.0 + (TIMED - 4 if times else 0.0)
     worst = _worst(one.findings)
     said = [one.name, *_said(one.findings, times)]
-    return tag(
-        "a",
-        tag("title", " — ".join(said)),
+    drawn = _link(
+        said,
         rect(x, y, BOX, height, rx=10, class_=f"box after {worst or ''}".strip()),
         text(x + 14, y + 23, cut(one.name, 36), class_="box-title"),
         _badge(worst, len(one.findings), x + BOX - 46, y + 8) if worst else Markup(""),
         *_bars(times, x + 14, y + height - TIMED + 2, BOX - 28),
         href=one.link,
         class_="after",
-        aria_label=". ".join(said),
-    ), height
+    )
+    return drawn, height
 
 
 def _times(name: str, shares: Shares) -> list[tuple[str, float]]:

@@ -134,7 +134,10 @@ def _after(recording: Recording, diagnosis: Diagnosis) -> tuple[After, ...]:
 def _first(diagnosis: Diagnosis) -> list[tuple[int, Finding, int]]:
     """(number of the group, finding, how often its remedy is asked for) of the first remedies."""
     found: dict[tuple[str, str], tuple[int, Finding, int]] = {}
+    serious = any(finding.severity != "note" for finding in diagnosis.findings)
     for i, one in enumerate(groups_of(diagnosis), start=1):
+        if serious and one.finding.severity == "note":
+            continue
         key = one.finding.stage, one.finding.remedy
         number_of, finding, times = found.get(key, (i, one.finding, 0))
         found[key] = number_of, finding, times + 1

@@ -33,8 +33,8 @@ def time(recording: Recording, _: Diagnosis) -> Part | None:
         values={
             "strips": [(strip, _strip(strip, hues), _legend(strip, hues)) for strip in strips],
             "losses": [
-                (what, duration(s), percent(share), why, charts.bar(share, percent(share), "lost"))
-                for what, s, share, why in losses_of(recording)
+                (row, charts.bar(row.share, percent(row.share), "lost"))
+                for row in losses_of(recording)
             ],
             "without": without_loops(recording),
             "lines": _lines(recording),

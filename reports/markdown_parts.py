@@ -42,8 +42,8 @@ def performance(recording: Recording) -> Iterator[str]:
     if losses:
         yield "What the projected step loses; the shares overlap:"
         yield "\n".join(
-            f"{i}. **{plain(what)}**: {duration(seconds)}, {percent(share)} ({plain(why)})"
-            for i, (what, seconds, share, why) in enumerate(losses, start=1)
+            f"{i}. **{row.what}**: {duration(row.seconds)}, {percent(row.share)} ({row.why})"
+            for i, row in enumerate(losses, start=1)
         )
     if recording.projection is not None and recording.projection.lines:
         yield "Lines whose operations grow with the batch, costliest first, projected:"

@@ -161,24 +161,43 @@ def outer_stages(recording: Recording) -> dict[str, str]:
     return found
 
 
-def losses_of(recording: Recording) -> list[tuple[str, float, float, str]]:
-    """(what, seconds, share of the projected step, what it means), largest first."""
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """What the projected step would be shorter by.
+
+    Attributes:
+        what: Without what.
+        seconds: By how long.
+        share: Of the step, 0..1.
+        why: What it means.
+        avoidable: Whether a step of any size does without it.
+    """
+
+    what: str
+    seconds: float
+    share: float
+    why: str
+    avoidable: bool = False
+
+
+def losses_of(recording: Recording) -> tuple[Loss, ...]:
+    """What the projected step loses, largest first; the parts overlap."""
     projection = recording.projection
     if projection is None or not projection.step_s > 0:
-        return []
-    rows = [
-        (
-            "loops that grow with the batch",
-            projection.loops_s,
-            "operations issued once for every event, row or sample, forward and back",
-        ),
-        ("issuing operations", projection.lost_launches_s, "the device waits for the host"),
-        ("syncs", projection.lost_syncs_s, "the host waits for the device"),
+        return ()
+    each = "operations issued once for every event, row or sample, forward and back"
+    rows = (
+        ("loops that grow with the batch", projection.loops_s, each, True),
+        ("issuing operations", projection.lost_launches_s, "the device waits for the host", False),
+        ("syncs", projection.lost_syncs_s, "the host waits for the device", False),
+        ("padding", projection.lost_padding_s, "slots that hold nothing are computed", True),
+    )
+    found = [
+        Loss(what=what, seconds=s, share=s / projection.step_s, why=why, avoidable=avoidable)
+        for what, s, why, avoidable in rows
+        if s is not None and s > 0
     ]
-    if projection.lost_padding_s is not None:
-        rows.append(("padding", projection.lost_padding_s, "slots that hold nothing are computed"))
-    found = [(what, s, s / projection.step_s, why) for what, s, why in rows if s > 0]
-    return sorted(found, key=lambda row: -row[1])
+    return tuple(sorted(found, key=lambda row: -row.seconds))
 
 
 def growth_of(line: LineProjection) -> str:

@@ -1,13 +1,15 @@
 """The flow as reports tell it: stages in order, each with its findings, times and words."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from icediag.finding import SEVERITIES, Diagnosis, Finding, Severity
 from icediag.recording import Facts, Location, Number, Recording, StageRecord, TensorRecord
 from icediag.source_record import Excerpt, place_key
 
-from .numbers import number
+from .numbers import duration, number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,9 +196,15 @@ def excerpt_of(recording: Recording, location: Location | None) -> Excerpt | Non
 
 def evidence_of(values: Mapping[str, object]) -> list[tuple[str, str]]:
     """Entries as people read them; what is None is left out."""
-    return [
-        (key.replace("_", " "), told(value)) for key, value in values.items() if value is not None
-    ]
+    return [_entry(key, value) for key, value in values.items() if value is not None]
+
+
+def _entry(key: str, value: object) -> tuple[str, str]:
+    """Seconds, which end in `_s`, with the unit that suits."""
+    timed = key.endswith("_s") and isinstance(value, (int, float))
+    if timed and math.isfinite(cast("float", value)):
+        return key.removesuffix("_s").replace("_", " "), duration(cast("float", value))
+    return key.replace("_", " "), told(value)
 
 
 def told(value: object) -> str:

@@ -184,7 +184,7 @@ def test_stages_open_by_click_and_by_key(opened: Any) -> None:
     links = page.locator("a.stage")
     assert links.count() > 8
     # What is wrong is shown first.
-    assert "error" in visible.get_attribute("class")
+    assert page.locator(".finding .at a").first.inner_text() in visible.locator("h3").inner_text()
     links.nth(0).click()
     assert "dataset item" in visible.inner_text()
     links.nth(0).focus()

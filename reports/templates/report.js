@@ -11,7 +11,7 @@
   const setTheme = (name) => {
     root.dataset.theme = name;
     const words = { auto: "as the system has them", light: "light", dark: "dark" };
-    $("theme").setAttribute("aria-label", `Colours: ${words[name]}`);
+    $("theme").setAttribute("aria-label", `${name}: colours ${words[name]}`);
     $("theme").lastElementChild.textContent = name;
   };
   setTheme(themes.includes(remembered()) ? remembered() : "auto");
@@ -73,7 +73,7 @@
       return true;
     };
     root.classList.add("scripted");
-    const worst = links.find((link) => link.querySelector(".badge.error")) ||
+    const worst = document.querySelector(".finding .at a[href^='#stage-']") ||
       links.find((link) => link.querySelector(".badge")) || links[0];
     if (worst) show(worst.getAttribute("href").slice(1), false);
     document.addEventListener("click", (event) => {
@@ -93,6 +93,20 @@
     window.addEventListener("hashchange", follow);
     follow();
   }
+
+  // What scrolls sideways is reached by the keyboard too.
+  const reach = () => {
+    for (const box of document.querySelectorAll(".scroll, .flow-scroll")) {
+      const title = box.closest("section")?.querySelector("h2, h3")?.textContent.trim();
+      if (box.scrollWidth > box.clientWidth) {
+        box.tabIndex = 0;
+        box.setAttribute("role", "group");
+        box.setAttribute("aria-label", title || "table");
+      } else box.removeAttribute("tabindex");
+    }
+  };
+  reach();
+  window.addEventListener("resize", reach);
 
   // On paper everything is open, and each stage with a finding has its table.
   let closed = [], unseen = [];
