@@ -14,14 +14,16 @@ What to do:
     it in float32. For a gradient: use a form whose slope is finite too.
 Limits:
     A mask of 0 and -inf, to be added to logits, is in order and passed over; so is any -inf beside
-    finite values while the loss is finite, as in scores that are masked before a softmax. The
+    finite values while the loss is finite, as in scores that are masked before a softmax, and
+    infinities that were put in by number. Other values that reach neither the loss, the
+    predictions nor a gradient, such as missing data that the model fills in, are a note. The
     operation is found in one more run of the same batch: where that gives other values (random
-    numbers without a seed) it may not be met again, and the finding names the stage alone. A NaN
-    that the model replaces again is still reported. Of a stage that runs many times in a batch,
-    only the first calls are looked at.
+    numbers without a seed) it may not be met again, and the finding names the stage alone. Of a
+    stage that runs many times in a batch, only the first calls are looked at.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from icediag.births_record import Birth
@@ -140,7 +142,43 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     if not any(tensor.facts for stage in recording.stages for tensor in stage.tensors):
         return Unjudged(name=NAME, reason="values were not recorded")
     found = _first_forward(recording) or _first_backward(recording) or _first_weights(recording)
-    return (found,) if found is not None else ()
+    if found is None:
+        return ()
+    if not _ends_finite(recording):
+        return (found,)
+    # Nothing of it reaches the loss, the predictions or a gradient.
+    if _deliberate(recording, found):
+        return ()
+    message = (
+        f"{found.message} In this batch the loss, the predictions and all gradients are finite."
+    )
+    return (replace(found, severity="note", message=message),)
+
+
+def _ends_finite(recording: Recording) -> bool:
+    """Whether loss, predictions and every gradient are finite."""
+    if recording.loss is None or not math.isfinite(recording.loss):
+        return False
+    if not recording.parameters:
+        return False  # the way back was not gone
+    if any(not math.isfinite(part.gradient_norm) for part in recording.parameters):
+        return False
+    ends = [
+        tensor
+        for stage in recording.stages
+        for tensor in stage.tensors
+        if tensor.role == "grad" or (stage.kind == "loss" and tensor.role == "in")
+    ]
+    return not any(_bad(tensor, masks=tensor.role != "grad") for tensor in ends)
+
+
+def _deliberate(recording: Recording, found: Finding) -> bool:
+    """Whether infinities were put in by number, as before a minimum over what is masked."""
+    data = {stage.name for stage in recording.stages if stage.kind in ("item", "collate")}
+    if recording.births is None or found.evidence.get("nans") or found.stage in data:
+        return False
+    forward = [birth for birth in recording.births.births if birth.phase == "forward"]
+    return all(birth.constant for birth in forward)
 
 
 def _first_forward(recording: Recording) -> Finding | None:
