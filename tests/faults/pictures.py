@@ -236,7 +236,7 @@ PATIENT = Patient(
         Fault(name="unregistered", checks=("unregistered-tensor", "optimizer-misses-parameters")),
         Fault(name="plain-tensor", checks=("unregistered-tensor",), stages=("model",)),
         Fault(name="exploding", checks=("exploding-gradient",)),
-        Fault(name="softmax-twice", checks=("softmax-twice", "slow-overfit"), lowest="note"),
+        Fault(name="softmax-twice", checks=("slow-overfit",), lowest="note"),
         Fault(name="loss-by-image", checks=("python-loop",), stages=("loss",)),
         Fault(name="no-zero-grad", checks=("accumulating-gradients",)),
         Fault(name="clipped-away", checks=("clipping-always-on",)),

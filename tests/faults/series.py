@@ -201,7 +201,7 @@ PATIENT = Patient(
         Fault(name="constant", checks=("constant-prediction", "no-gradient")),
         Fault(name="broadcast", checks=("loss-mixes-samples",), stages=("loss",)),
         Fault(name="root", checks=("singular-loss",), stages=("loss",)),
-        Fault(name="shuffled-once", checks=("never-shuffled", "shuffled-once")),
+        Fault(name="shuffled-once", checks=("never-shuffled",)),
         Fault(name="never-shuffled", checks=("never-shuffled",)),
         Fault(name="workers-alike", checks=("workers-share-seed",)),
         Fault(name="repeats-events", checks=("epoch-misses-events",)),

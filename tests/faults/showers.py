@@ -150,6 +150,6 @@ PATIENT = Patient(
         Fault(name="hit-by-hit", checks=("python-loop",), stages=("forward", "model")),
         Fault(name="stops-gradient", checks=("no-gradient",)),
         Fault(name="seen-twice", checks=("recomputation",), lowest="note"),
-        Fault(name="huge-weights", checks=("exploding-gradient", "exploding-activation")),
+        Fault(name="huge-weights", checks=("exploding-gradient",)),
     ),
 )
