@@ -1,6 +1,7 @@
 """`icediag check`, `checks` and `explain` from the outside."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,30 @@ def failing() -> Pipeline:
         model=Raises(),
         loss=lambda predictions, batch: predictions.sum(),
     )
+
+
+def chatty() -> Pipeline:
+    os.write(1, b"from below\n")
+    print("from the factory")  # noqa: T201
+    return Pipeline(
+        name="chatty",
+        dataset=[torch.ones(2)] * 4,
+        collate=torch.stack,
+        model=nn.Linear(2, 1),
+        loss=lambda predictions, batch: predictions.sum(),
+    )
+
+
+def test_what_a_factory_prints_does_not_mix_with_a_report(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = f"{chatty.__module__}:chatty"
+    arguments = ["icediag", "check", "--pipeline", name, "--select", "V01", "--format", "sarif"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert command_line.main() == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["version"] == "2.1.0"
+    assert "from below" in err and "from the factory" in err
 
 
 def test_a_pipeline_that_raises_is_said_to(run: Run, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +74,14 @@ def pipeline(
     )
 
 
-@pytest.mark.parametrize("act", [forever, stubborn])
+def stuck() -> None:
+    """Waits for itself, in C."""
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+
+@pytest.mark.parametrize("act", [forever, stubborn, stuck])
 def test_what_hangs_is_a_finding_with_its_line(act: Callable[[], None]) -> None:
     recording = examine(pipeline(in_model=act), needs=(), timeout=1)
     [finding] = judge(recording, chosen(["run-fails"])).findings

@@ -73,8 +73,11 @@ def user_pipeline(name: str) -> Pipeline:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+    from icediag.instruments.containment import quiet
+
     try:
-        module = importlib.import_module(module_name)
+        with quiet():
+            module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a script without a __main__ guard may exit
         raise IcediagError(
             f"--pipeline: cannot import {module_name!r}: {type(error).__name__}: {error}"
@@ -85,7 +88,8 @@ def user_pipeline(name: str) -> Pipeline:
     if factory is None:
         raise IcediagError(f"--pipeline: {module_name!r} has no {factory_name!r}")
     try:
-        made = factory() if callable(factory) else factory
+        with quiet():
+            made = factory() if callable(factory) else factory
     except (Exception, SystemExit) as error:
         raise IcediagError(f"--pipeline: {name} failed: {type(error).__name__}: {error}") from error
     if not isinstance(made, Pipeline):

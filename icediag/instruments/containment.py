@@ -83,9 +83,7 @@ def contained(seconds: float | None = None) -> Iterator[None]:
     folder, process = _folder(), os.getpid()
     try:
         with (
-            _output_to_errors(),
-            contextlib.redirect_stdout(sys.stderr),
-            _no_one_types(),
+            quiet(),
             warnings.catch_warnings(),
             np.errstate(),
             time_limit(seconds),
@@ -104,6 +102,13 @@ def contained(seconds: float | None = None) -> Iterator[None]:
             put(value)
         if folder is not None and folder != _folder():
             os.chdir(folder)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Send what is printed within to standard error, and let nothing wait for a line of input."""
+    with _output_to_errors(), contextlib.redirect_stdout(sys.stderr), _no_one_types():
+        yield
 
 
 @contextmanager
