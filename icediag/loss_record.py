@@ -160,6 +160,23 @@ class Seam:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rotation:
+    """Predicted and true directions, turned together.
+
+    Attributes:
+        about: About which axis: "about z", or "about any axis".
+        size: Largest change of the loss.
+        rounding: What rounding explains.
+        loss: The loss before.
+    """
+
+    about: Literal["about z", "about any axis"]
+    size: float
+    rounding: float
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossRecord:
     """A loss, probed.
 
@@ -176,6 +193,7 @@ class LossRecord:
         points: The loss at predictions that are special.
         sweeps: The loss over ranges.
         seams: Of periodic outputs.
+        rotations: Of prediction and truth together, where both are directions.
         doubled: The loss of each sample twice over that of each once; None where that is not known.
         evaluations: How often the loss was evaluated.
         not_tried: What could not be tried, and why.
@@ -193,6 +211,7 @@ class LossRecord:
     points: tuple[Point, ...] = ()
     sweeps: tuple[Sweep, ...] = ()
     seams: tuple[Seam, ...] = ()
+    rotations: tuple[Rotation, ...] = ()
     doubled: float | None = None
     evaluations: int = 0
     not_tried: tuple[Unjudged, ...] = ()

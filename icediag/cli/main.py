@@ -17,6 +17,7 @@ from .bench import bench
 from .check import check
 from .checks import checks, explain
 from .compare import compare
+from .invariances import invariances
 from .prepare import prepare
 from .profile import profile
 from .report import report
@@ -39,6 +40,7 @@ COMMANDS = (
     profile,
     compare,
     shapes,
+    invariances,
     train,
     simulate,
     prepare,

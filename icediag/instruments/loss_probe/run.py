@@ -23,6 +23,7 @@ from icediag.recording import Unjudged
 
 from .points import STEPS, Finder, look_at
 from .probe import Probe, still
+from .rotations import rotations
 from .spaces import column_of, declared, spaces_of, width_of
 from .sweeps import seams, sweeps
 from .targets import look_at_rows, look_at_targets
@@ -153,6 +154,11 @@ class _Probing:
             points=tuple(points),
             sweeps=tuple(swept),
             seams=tuple(closed),
+            rotations=self._try(
+                "rotations",
+                lambda: tuple(rotations(probe, spaces, targets)),
+                (),
+            ),
             doubled=self._try("batch of each sample twice", lambda: self._doubled(probe)),
             evaluations=probe.evaluations,
             not_tried=tuple(self.not_tried),
