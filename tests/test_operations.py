@@ -375,3 +375,14 @@ def test_what_a_batch_takes_is_expected_before_it_is_counted() -> None:
     # What is there whatever the batch does not grow; of one size alone nothing is known.
     assert expected(weights, [50, 50, 50, 50]) == 50
     assert expected([10, 10, 100], [7, 7]) == 700
+
+
+def test_a_recurrence_is_one_operation_each_way() -> None:
+    """As on a GPU, whatever the length: a CPU does it step by step."""
+    record = record_operations(sequences.pipeline())
+    rows = [row for row in record.operations if row.op in ("gru", "lstm")]
+    assert {row.phase for row in rows} == {"forward", "backward"}
+    assert all(set(row.calls) == {1} and set(row.syncs) == {0} for row in rows)
+    assert all(min(row.flops) > 0 and min(row.launches) > 1 for row in rows)
+    # Nothing of it is left beside it.
+    assert not any(row.op == "tanh" for row in record.operations)

@@ -97,7 +97,7 @@ class BirthWatch(Counter):
             self.name_nodes(stage, line)
             name = None
         else:
-            stage, line, name = self._behind(node)
+            stage, line, name, _ = self._behind(node)
         results = [t for t in tensors_of(out) if _looked_at(t)]
         if not results or name_of(func) in PASSING:
             return

@@ -32,6 +32,12 @@ _OPTIMIZERS = str(Path(torch.__file__).resolve().parent / "optim")
 #: Readings of a tensor by the host that are not dispatched where the tensor is on the host anyway.
 READINGS = frozenset({"tolist", "numpy", "cpu", "__array__", "__repr__", "__format__"})
 
+#: Recurrences: a GPU's library does them in one operation, the CPU step by step. The counts are
+#: those of one call, and a kernel for each of its products.
+FUSED = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
+#: A call of one of these: its name, its number, its dtype.
+Call = tuple[str, int, str]
+
 #: phase, stage, op, node, dtype, line
 Key = tuple[Phase, str, str, str | None, str, Line | None]
 
@@ -63,7 +69,9 @@ class Counter:
         self.repeats = repeats
         self._own = own
         self._flow: Flow | None = None
-        self._nodes: dict[int, tuple[str, Line | None]] = {}
+        self._nodes: dict[int, tuple[str, Line | None, Call | None]] = {}
+        self._fused: Call | None = None
+        self._begun: set[tuple[Phase, Call]] = set()
         self._next = 0
         self._homes: dict[int, str] = {}
         if isinstance(model, nn.Module):
@@ -94,7 +102,7 @@ class Counter:
         """Note that the autograd nodes made since the last call are of this line."""
         now = _made_so_far()
         for number in range(self._next, now):
-            self._nodes[number] = stage, line
+            self._nodes[number] = stage, line, self._fused
         self._next = now
 
     def made(self) -> None:
@@ -118,9 +126,9 @@ class Counter:
             if phase == "step" and self._flow is not None and self._flow.innermost:
                 phase = "forward"
             self.name_nodes(stage, line)
-            name = None
+            name, fused = None, self._fused
         else:
-            stage, line, name = self._behind(node)
+            stage, line, name, fused = self._behind(node)
             phase = "backward"
         cost = cost_of(func, args, kwargs, out)
         op = name_of(func)
@@ -128,21 +136,50 @@ class Counter:
             cost.syncs = 0  # torch's optimizers keep the number of their step on the host
         if op == "clone" and not next(tensors_of(args)).is_contiguous():
             op = "contiguous"
+        if fused is not None:
+            self._add_fused(
+                (phase, stage, fused[0], name and fused[0], fused[2], line), fused, cost
+            )
+            return
         self._add((phase, stage, op, name, cost.dtype, line), cost)
         if self.repeats is not None and node is None:
             self.repeats.operation(func, args, kwargs, out, phase, line, cost)
 
-    def _behind(self, node: Any) -> tuple[str, Line | None, str]:
-        """Stage, line and name of the autograd node that runs."""
+    def _behind(self, node: Any) -> tuple[str, Line | None, str, Call | None]:
+        """Stage, line and name of the autograd node that runs, and what it is a part of."""
         name = str(node.name()).rpartition("::")[2]
-        stage, line = self._nodes.get(node._sequence_nr(), ("backward", None))
+        stage, line, fused = self._nodes.get(node._sequence_nr(), ("backward", None, None))
         if name == "AccumulateGrad":
             home = self._homes.get(id(node.variable))
-            return home or stage, None, name
+            return home or stage, None, name, None
         # Code of the user's own that runs on the way back: a custom backward, a hook, what
         # checkpointing computes again.
         own, _ = self._own.line(until=_ENGINE)
-        return stage, own or line, name
+        return stage, own or line, name, fused
+
+    @contextmanager
+    def within(self, name: str, args: Any) -> Iterator[None]:
+        """Count what is done within as one operation."""
+        first = next(tensors_of(args), None)
+        dtype = str(first.dtype).removeprefix("torch.") if first is not None else ""
+        self._fused, before = (name, _made_so_far(), dtype), self._fused
+        try:
+            yield
+            self.made()
+        finally:
+            self._fused = before
+
+    def _add_fused(self, key: Key, call: Call, cost: Cost) -> None:
+        """Add a part of a call, which is dispatched once and waits for nothing."""
+        begun = key[0], call
+        total = self.counts.setdefault(key, [0] * 7)
+        total[0] += begun not in self._begun
+        total[1] += cost.flops > 0
+        total[2] += cost.elements
+        total[3] += cost.bytes_read
+        total[4] += cost.bytes_written
+        total[5] += cost.flops
+        self._begun.add(begun)
 
     def reading(self, name: str, tensor: Any) -> None:
         """Count that the host reads a tensor."""
@@ -218,6 +255,9 @@ class _Functions(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         reads = name in READINGS and bool(args)
         before = self._counter.syncs if reads else 0
+        if name in FUSED:
+            with self._counter.within(name, args):
+                return func(*args, **(kwargs or {}))
         out = func(*args, **(kwargs or {}))
         self._counter.made()
         if reads and self._counter.syncs == before and isinstance(args[0], torch.Tensor):
