@@ -27,6 +27,11 @@ NEEDS = ("clock", "projection")
 
 #: Workers that a node has for a GPU, and those that are worth knowing.
 MANY, SOME = 16, 4
+#: More than these no node has.
+MOST = 64
+#: Seconds of a sample from which on so many workers are a warning: 2,000 samples a second. A quick
+#: data set before a network that is quicker still is only worth knowing.
+SLOW = 5e-4
 #: Seconds of a batch below which nothing is said: such a step is too small to be waited for.
 SHORTEST = 5e-3
 
@@ -42,7 +47,8 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     workers = fetch / projection.step_s
     if workers <= SOME or fetch < SHORTEST:
         return ()
-    severity: Severity = "warning" if workers > MANY else "note"
+    hurts = workers > MANY and fetch / projection.batch_size >= SLOW
+    severity: Severity = "warning" if hurts else "note"
     parts = {
         kind: min(stage.total_s) / clock.crowding
         for stage in clock.stages
@@ -81,7 +87,11 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
                 if slow == "item"
                 else "Join whole tensors in collate, instead of one sample or row at a time"
             )
-            + f"; else give the DataLoader {workers:.0f} workers, if there are cores for them.",
+            + (
+                f"; else give the DataLoader {workers:.0f} workers, if there are cores for them."
+                if workers <= MOST
+                else "."
+            ),
             location=place,
         ),
     )

@@ -58,6 +58,10 @@ def _each(totals: tuple[int, ...]) -> list[int]:
     return steps if steps and min(steps) > 0 else []
 
 
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
+
+
 def _finding(memory: MemoryRecord, by_bytes: int, graphs: int) -> Finding:
     severe = graphs > 0 or by_bytes >= BYTES
     severity: Severity = "warning" if severe else "note"
@@ -65,10 +69,11 @@ def _finding(memory: MemoryRecord, by_bytes: int, graphs: int) -> Finding:
     if by_bytes:
         said.append(f"{by_bytes:,} bytes of tensors")
     if graphs:
-        said.append(f"{graphs:,} tensors with the graph that they come from")
+        said.append(f"{_counted(graphs, 'tensor')} with the graph that came with it")
     for place in memory.growing[:3]:
         owner = "the model" if place.stage == "model" else place.stage
-        said.append(f"{place.per_step:,} entries in {place.attribute} of {owner}")
+        entries = "entry" if place.per_step == 1 else "entries"
+        said.append(f"{place.per_step:,} {entries} in {place.attribute} of {owner}")
     first = memory.growing[0] if memory.growing else None
     if graphs:
         remedy = "Keep the value alone: loss.detach(), or loss.item() once in a while."

@@ -62,7 +62,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
             message=(
                 f"Collating {collate.samples:,} samples takes {1e3 * took:.3g} ms, "
                 f"{lower:.3g} times what joining their {collate.rows:,} rows takes, and "
-                f"{100 * share:.3g} % of the step as it is projected on {projection.title}."
+                f"{_of_step(share)} the step as it is projected on {projection.title}."
             ),
             evidence={
                 "collate_s": took,
@@ -83,3 +83,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
             location=collate.location,
         ),
     )
+
+
+def _of_step(share: float) -> str:
+    return f"{100 * share:.0f} % of" if share < 2 else f"{share:,.0f} times"
