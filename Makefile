@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 CHECK := $(BIN)/icediag check --events 64 --batch-size 64 --fail-on never --format html,markdown
 
-.PHONY: demo test lint bench score readme check clean help
+.PHONY: demo test lint bench sweep score readme check clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make score  diagnose every fault of tests/faults and every healthy twin; takes a while"
 	@echo "make readme  write the table of checks in README.md anew"
 	@echo "make check  NAME=the-fault CODE=X01: a new check to be filled in, and its test"
+	@echo "make sweep  train every make of the built-in model with 20 seeds; takes long"
 	@echo "make clean  remove .venv and caches"
 
 .venv/pyvenv.cfg:
@@ -51,6 +52,9 @@ lint: .venv/.dev
 
 bench: .venv/.run
 	$(BIN)/icediag bench
+
+sweep: .venv/.test
+	$(BIN)/python -m tests.faults.sweep
 
 score: .venv/.test
 	$(BIN)/python -m tests.faults.score

@@ -6,28 +6,39 @@ A check never measures and never prints. `CHECKS` is their order on display.
 from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 
+from icediag.causes import SPEAKS_TO, with_effects
 from icediag.errors import IcediagError
 from icediag.finding import Diagnosis, Finding
 from icediag.ranking import ranked
 from icediag.recording import Recording, Unjudged
 
 from . import (
+    accumulating_gradients,
     augmented_validation,
     azimuth_seam,
     backward_copies,
     batch_leak,
+    clipping_always_on,
+    collapsed_attention,
     confused_axes,
     constant_feature,
+    constant_prediction,
     contiguous_copies,
     contract_broken,
+    dead_units,
+    decayed_norms,
+    diverging_training,
+    does_not_learn,
     double_normalization,
     epoch_misses_events,
     events_lost,
+    exploding_gradient,
     heavy_tail,
     host_sync,
     id_as_magnitude,
     integer_overflow,
     irreproducible_training,
+    learning_rate,
     loader_bound,
     loss_ignores_targets,
     loss_mixes_samples,
@@ -36,6 +47,9 @@ from . import (
     many_transfers,
     memory_growth,
     never_shuffled,
+    no_gradient,
+    no_optimizer_step,
+    non_finite_gradient,
     non_finite_value,
     normalized_relative,
     normalized_weights,
@@ -43,6 +57,7 @@ from . import (
     not_deterministic,
     numerical_pole,
     off_centre_feature,
+    optimizer_misses_parameters,
     over_scaled_feature,
     padding_in_statistics,
     padding_leak,
@@ -53,10 +68,12 @@ from . import (
     recomputation,
     run_fails,
     saturated_output,
+    saturated_units,
     schedule_ends_early,
     single_event,
     singular_loss,
     slow_collate,
+    slow_overfit,
     slower_than_baseline,
     small_event,
     step_order,
@@ -70,8 +87,10 @@ from . import (
     unnormalized_input,
     unreachable_range,
     unregistered_tensor,
+    update_ratio,
     validation_drift,
     validation_overlap,
+    vanishing_gradient,
     wide_dtype,
     workers_share_seed,
     wrong_mode,
@@ -149,12 +168,36 @@ CHECKS: tuple[ModuleType, ...] = (
     step_order,
     schedule_ends_early,
     validation_drift,
+    does_not_learn,
+    constant_prediction,
+    diverging_training,
+    slow_overfit,
+    no_gradient,
+    optimizer_misses_parameters,
+    vanishing_gradient,
+    exploding_gradient,
+    non_finite_gradient,
+    dead_units,
+    update_ratio,
+    learning_rate,
+    clipping_always_on,
+    accumulating_gradients,
+    no_optimizer_step,
+    decayed_norms,
+    saturated_units,
+    collapsed_attention,
 )
 
 
 def needs_of(checks: Iterable[ModuleType]) -> frozenset[str]:
     """Fields of the recording that these checks look at, beside the flow itself."""
     return frozenset(need for check in checks for need in getattr(check, "NEEDS", ()))
+
+
+def wishes_of(checks: Iterable[ModuleType]) -> frozenset[str]:
+    """Fields without which these checks can judge, but that say more of what they find."""
+    told = frozenset().union(*SPEAKS_TO.values())
+    return frozenset({"effects"}) if any(check.NAME in told for check in checks) else frozenset()
 
 
 def chosen(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[ModuleType, ...]:
@@ -214,7 +257,7 @@ def judge(recording: Recording, checks: Sequence[ModuleType] = CHECKS) -> Diagno
             findings.extend(answer)
     return Diagnosis(
         pipeline=recording.pipeline,
-        findings=ranked(tuple(findings)),
+        findings=ranked(with_effects(findings, recording.effects)),
         not_judged=tuple(not_judged),
         checks=tuple(looked),
     )

@@ -67,8 +67,8 @@ def read_json(wanted: type, text: str, *, what: str, version: int, source: str) 
         raise IcediagError(f"{source}: not a readable {what} ({error})") from None
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file wholly or not at all.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file wholly or not at all; text as UTF-8.
 
     Raises:
         IcediagError: The file cannot be written.
@@ -78,8 +78,8 @@ def write_atomically(path: Path, text: str) -> None:
     except OSError as error:
         raise IcediagError(f"{path}: cannot be written: {error.strerror}") from None
     try:
-        with open(handle, "w", encoding="utf-8") as stream:  # noqa: PTH123 - opens a descriptor
-            stream.write(text)
+        with open(handle, "wb") as stream:  # noqa: PTH123 - opens a descriptor
+            stream.write(content.encode() if isinstance(content, str) else content)
         umask = os.umask(0)
         os.umask(umask)
         Path(name).chmod(0o666 & ~umask)

@@ -13,10 +13,13 @@ from icediag.bounds_record import BoundsRecord
 from icediag.clock_record import ClockRecord
 from icediag.comparison_record import ComparisonRecord
 from icediag.contracts_record import ContractsRecord
+from icediag.effects_record import EffectsRecord
 from icediag.features_record import FeaturesRecord
+from icediag.gradients_record import GradientsRecord
 from icediag.histograms_record import HistogramsRecord
 from icediag.invariances_record import InvariancesRecord
 from icediag.loss_record import LossRecord
+from icediag.overfit_record import OverfitRecord
 from icediag.place import Location as Location
 from icediag.place import Unjudged as Unjudged
 from icediag.plain import read_json, read_text, to_json, write_atomically
@@ -257,6 +260,9 @@ class Recording:
         loss_probe: What the loss does, probed away from the model; None where not asked for.
         comparison: It beside an older one; None where there is none.
         training_flow: How samples come to the training, and its step; None where not asked for.
+        overfit: What came of training on one batch; None where that was not asked for.
+        gradients: How they flow, and what steps make of them; None where that was not asked for.
+        effects: What faults cost the training; None where that was not asked for.
         versions: Of torch and python.
         version: Of this format.
     """
@@ -288,6 +294,9 @@ class Recording:
     loss_probe: LossRecord | None = None
     comparison: ComparisonRecord | None = None
     training_flow: TrainingRecord | None = None
+    overfit: OverfitRecord | None = None
+    gradients: GradientsRecord | None = None
+    effects: EffectsRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 

@@ -78,9 +78,11 @@ def finding_lines(finding: Finding, *, same_cause: bool = False) -> Group:
     """A finding: where, what, and what to do."""
     place = f"  {finding.location.file}:{finding.location.line}" if finding.location else ""
     lead = "with the same cause: " if same_cause else ""
+    told = str(finding.effect.get("summary", "")) if finding.effect else ""
     head = (f"{finding.severity} {finding.code} {finding.name}", SEVERITY_STYLES[finding.severity])
     return Group(
         Text.assemble("\n", lead, head, f" at {finding.stage}", (place, "dim")),
         Padding(Text(finding.message), (0, 0, 0, 2)),
+        *([Padding(Text(told, "italic"), (0, 0, 0, 2))] if told else []),
         Padding(Text(f"-> {finding.remedy}", "green"), (0, 0, 0, 2)),
     )

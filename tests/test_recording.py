@@ -26,11 +26,14 @@ from icediag.bounds_record import (
 )
 from icediag.comparison_record import ComparisonRecord
 from icediag.contracts_record import Breach, Contract, ContractsRecord
+from icediag.effects_record import EffectsRecord
 from icediag.errors import IcediagError
 from icediag.features_record import FeaturesRecord
+from icediag.gradients_record import GradientsRecord
 from icediag.histograms_record import HistogramsRecord
 from icediag.invariances_record import InvariancesRecord
 from icediag.loss_record import LossRecord
+from icediag.overfit_record import OverfitRecord
 from icediag.plain import write_atomically
 from icediag.provenance_record import Origin, OriginRecord, ProvenanceRecord, RawContract
 from icediag.recording import (
@@ -139,6 +142,9 @@ def sample() -> Recording:
         not_judged=(
             Unjudged(name="x", reason="y", raised=True, location=Location(file="a.py", line=3)),
         ),
+        overfit=filled(OverfitRecord),
+        gradients=filled(GradientsRecord),
+        effects=filled(EffectsRecord),
         invariances=filled(InvariancesRecord),
         features=filled(FeaturesRecord),
         loss_probe=filled(LossRecord),

@@ -20,6 +20,7 @@ from .options import (
     Head,
     PipelineOption,
     Seed,
+    Timeout,
 )
 
 if TYPE_CHECKING:
@@ -53,12 +54,7 @@ def check(
     quick: Annotated[
         bool, typer.Option("--quick", help="Leave out experiments that train the model.")
     ] = False,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            "--timeout", min=1, metavar="S", help="Seconds that each instrument may take."
-        ),
-    ] = 600.0,
+    timeout: Timeout = 600.0,
     fail_on: Annotated[
         FailOn, typer.Option("--fail-on", help="Findings from which on the exit code is 1.")
     ] = "warning",
@@ -93,7 +89,7 @@ def check(
     from rich.console import Console
 
     from icediag.baseline import Baseline
-    from icediag.checks import chosen, judge, needs_of
+    from icediag.checks import chosen, judge, needs_of, wishes_of
     from icediag.instruments.examine import examine, planned
     from icediag.instruments.source import with_source
     from icediag.reports.formats import needs_of_reports
@@ -126,7 +122,7 @@ def check(
         seed=seed,
     )
     place = resolve_device(device, loaded)
-    needs = needs_of(checks) | needs_of_reports(reports)
+    needs = needs_of(checks) | wishes_of(checks) | needs_of_reports(reports)
     with progress_of(planned(needs, experiments=not quick)) as tell:
         timed = Timings(tell)
         recording = examine(

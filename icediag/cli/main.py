@@ -17,7 +17,10 @@ from .bench import bench
 from .check import check
 from .checks import checks, explain
 from .compare import compare
+from .effects import effects
+from .gradients import gradients
 from .invariances import invariances
+from .overfit import overfit
 from .prepare import prepare
 from .profile import profile
 from .report import report
@@ -36,6 +39,9 @@ app = typer.Typer(
 #: In the order in which `--help` lists them.
 COMMANDS = (
     check,
+    overfit,
+    gradients,
+    effects,
     report,
     profile,
     compare,

@@ -57,3 +57,14 @@ Format = Annotated[
         "--out the first four.",
     ),
 ]
+Timeout = Annotated[
+    float,
+    typer.Option("--timeout", min=1, metavar="S", help="Seconds that each instrument may take."),
+]
+OutFolder = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Write diagnosis and recording to this folder."),
+]
+PlotFile = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Draw it into this file, as PNG.")
+]

@@ -13,10 +13,13 @@ from icediag.recording import Recording, Unjudged
 from .bounds import record_bounds
 from .clock import record_clock
 from .containment import FORKS, ExitedError, TimedOutError, contained
+from .effects import record_effects
 from .features import record_features
+from .gradient_flow import record_gradients
 from .histograms import record_histograms
 from .invariances import record_invariances
 from .loss_probe import record_loss
+from .overfit import record_overfit
 from .paths import without_paths
 from .projection import project
 from .provenance import record_with_origins
@@ -39,12 +42,14 @@ class Instrument:
         title: What it does, for a progress display.
         run: (pipeline, batch_size=, device=, seed=) -> the record.
         experiment: Whether it trains: left out where an answer is wanted at once.
+        follows: Whether it builds on what the others saw: then it is given the recording too.
     """
 
     field: str
     title: str
     run: Callable[..., Any]
     experiment: bool = False
+    follows: bool = False
 
 
 #: Cheapest first.
@@ -59,6 +64,15 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument(field="features", title="looking at features", run=record_features),
     Instrument(field="bounds", title="proving bounds", run=record_bounds),
     Instrument(field="clock", title="timing training steps", run=record_clock),
+    Instrument(field="gradients", title="following gradients", run=record_gradients),
+    Instrument(field="overfit", title="overfitting one batch", run=record_overfit, experiment=True),
+    Instrument(
+        field="effects",
+        title="measuring what faults cost",
+        run=record_effects,
+        experiment=True,
+        follows=True,
+    ),
 )
 
 
@@ -126,7 +140,10 @@ def examine(
         progress(instrument.title)
         try:
             with contained(timeout):
-                seen = instrument.run(pipeline, batch_size=batch_size, device=device, seed=seed)
+                more = {"recording": recording} if instrument.follows else {}
+                seen = instrument.run(
+                    pipeline, batch_size=batch_size, device=device, seed=seed, **more
+                )
         except IcediagError as error:
             reason = without_paths(str(error))
         except Exception as error:  # of the user's code, or ours: the other instruments go on

@@ -15,7 +15,7 @@ from functools import cache
 from rich.console import Console
 from rich.table import Table
 
-from icediag.checks import CHECKS, FAILED, judge, needs_of
+from icediag.checks import CHECKS, FAILED, judge, needs_of, wishes_of
 from icediag.finding import SEVERITIES, Diagnosis, Finding
 from icediag.instruments.examine import examine
 
@@ -84,7 +84,9 @@ class Outcome:
 def run(patient: Patient, name: str | None, fault: Fault | None, *, quick: bool) -> Outcome:
     """Build, examine and judge."""
     began = time.perf_counter()
-    recording = examine(patient.build(name), needs=needs_of(CHECKS), experiments=not quick)
+    recording = examine(
+        patient.build(name), needs=needs_of(CHECKS) | wishes_of(CHECKS), experiments=not quick
+    )
     diagnosis = judge(recording)
     return Outcome(
         patient=patient.name,

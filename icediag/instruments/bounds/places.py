@@ -21,14 +21,15 @@ def line_of_user() -> tuple[str, int] | None:
     while frame is not None:
         file = frame.f_code.co_filename
         if file not in looked:
-            looked[file] = _is_user(file)
+            looked[file] = is_user_file(file)
         if looked[file]:
             return relative_file(file, frame.f_globals.get("__name__")), frame.f_lineno
         frame = frame.f_back
     return None
 
 
-def _is_user(file: str) -> bool:
+def is_user_file(file: str) -> bool:
+    """Whether a source file is neither torch's, nor installed, nor ours."""
     if file.startswith(("<", _TORCH, _OURS, _STANDARD)):
         return False
     return "site-packages" not in file and "dist-packages" not in file
