@@ -19,17 +19,19 @@ from icediag.instruments.containment import contained
 
 #: Steps that a tool which looks on while training is given: enough for each of its phases.
 STEPS = 3
+#: Samples of the batch they are given: one of them takes two hundred steps on it.
+MOST = 16
 #: Seconds that a tool may take for one build.
 LONGEST = 120.0
 
 
 def batch_of(pipeline: Pipeline) -> Any:
-    """The first batch."""
+    """A first batch."""
     data: Any = pipeline.dataset
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        samples = [data[i] for i in range(min(len(data), pipeline.batch_size))]
+        samples = [data[i] for i in range(min(len(data), MOST))]
     else:
-        samples = list(itertools.islice(data, pipeline.batch_size))
+        samples = list(itertools.islice(data, MOST))
     return pipeline.collate(samples)
 
 
