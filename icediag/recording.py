@@ -26,6 +26,7 @@ from icediag.plain import read_json, read_text, to_json, write_atomically
 from icediag.projection_record import ProjectionRecord
 from icediag.provenance_record import ProvenanceRecord
 from icediag.source_record import SourceRecord
+from icediag.squashing_record import SquashingRecord
 from icediag.training_record import TrainingRecord
 from icediag.weighing_record import WeighingRecord
 from icediag.work_record import LinesRecord, OperationsRecord
@@ -256,6 +257,7 @@ class Recording:
         features: What reached the first learned layers; None where that was not asked for.
         histograms: How values are spread; None where that was not asked for.
         source: Lines of source that a diagnosis speaks of; None where they were not asked for.
+        squashing: What the loss takes for logits; None where that was not asked for.
         weighing: Weighted means that the model takes; None where that was not asked for.
         loss_probe: What the loss does, probed away from the model; None where not asked for.
         comparison: It beside an older one; None where there is none.
@@ -290,6 +292,7 @@ class Recording:
     features: FeaturesRecord | None = None
     histograms: HistogramsRecord | None = None
     source: SourceRecord | None = None
+    squashing: SquashingRecord | None = None
     weighing: WeighingRecord | None = None
     loss_probe: LossRecord | None = None
     comparison: ComparisonRecord | None = None

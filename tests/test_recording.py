@@ -49,6 +49,7 @@ from icediag.recording import (
     Unjudged,
 )
 from icediag.source_record import SourceRecord
+from icediag.squashing_record import SquashingRecord
 from icediag.training_record import TrainingRecord
 from icediag.weighing_record import WeighingRecord
 from icediag.work_record import (
@@ -151,6 +152,7 @@ def sample() -> Recording:
         training_flow=filled(TrainingRecord),
         histograms=filled(HistogramsRecord),
         source=filled(SourceRecord),
+        squashing=filled(SquashingRecord),
         weighing=filled(WeighingRecord),
         comparison=filled(ComparisonRecord),
         versions={"torch": "2"},

@@ -25,6 +25,7 @@ from .projection import project
 from .provenance import record_with_origins
 from .reasons import raised, reason_of
 from .record import record
+from .squashing import record_squashing
 from .training_flow import record_training_flow
 from .weighing import record_weighing
 from .work import record_lines, record_operations
@@ -57,6 +58,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument(field="lines", title="counting lines", run=record_lines),
     Instrument(field="operations", title="counting operations", run=record_operations),
     Instrument(field="histograms", title="counting values", run=record_histograms),
+    Instrument(field="squashing", title="looking at what the loss takes", run=record_squashing),
     Instrument(field="weighing", title="looking for weighted means", run=record_weighing),
     Instrument(field="invariances", title="regrouping events", run=record_invariances),
     Instrument(field="training_flow", title="following events", run=record_training_flow),

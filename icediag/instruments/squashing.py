@@ -1,0 +1,204 @@
+"""Squashing: whether what a loss takes for logits is a softmax or sigmoid already.
+
+Results of softmax and sigmoid are followed through views, casts, clamps and choices of rows by
+their storage, from the model into the loss; any arithmetic on the way ends that.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from icediag.pipeline import Pipeline
+from icediag.place import Unjudged
+from icediag.squashing_record import Squashed, SquashingRecord, Takes
+
+from .bounds.dispatch import name_of
+from .bounds.places import line_of_user
+from .flow import Flow
+from .operations import OperationMode
+from .record import follow
+
+#: More samples do not tell more.
+MOST_SAMPLES = 8
+MAKERS = {"_softmax": "softmax", "sigmoid": "sigmoid"}
+#: Operations that give the values they take, or some of them.
+KEPT = {
+    "view", "_unsafe_view", "expand", "unsqueeze", "squeeze", "transpose", "permute", "t", "alias",
+    "detach", "clone", "_to_copy", "contiguous", "_reshape_alias", "clamp", "clamp_min",
+    "clamp_max", "index", "index_select", "select", "slice",
+}  # fmt: skip
+#: Operation -> its name for a person, what it takes, and the axis of classes (argument 1 or fixed).
+LOSSES: dict[str, tuple[str, Takes]] = {
+    "_log_softmax": ("log_softmax", "logits"),
+    "binary_cross_entropy_with_logits": ("binary_cross_entropy_with_logits", "logits"),
+    "nll_loss_forward": ("nll_loss", "log-probabilities"),
+    "nll_loss2d_forward": ("nll_loss", "log-probabilities"),
+}
+#: A logarithm of a probability that is above this is no matter of rounding.
+ROUNDING = 1e-3
+
+
+@dataclass(eq=False)
+class _Made:
+    """Values in 0..1: what made them, where, and the tensor that keeps their storage."""
+
+    by: str
+    axis: int | None
+    at: str
+    kept: Tensor
+
+
+def _key(tensor: Tensor) -> tuple[Any, ...]:
+    storage = tensor.untyped_storage()._cdata  # noqa: SLF001 - its identity
+    return storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+
+
+class _Squashing(OperationMode):
+    """Follows what was squashed while it is active."""
+
+    def __init__(self, stage: Callable[[], str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.armed = False
+        self.looked = 0
+        self.found: dict[Any, Squashed] = {}
+        self._stage = stage
+        self._made: dict[tuple[Any, ...], _Made] = {}
+        self._names: dict[Any, str] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation."""
+        out = func(*args, **(kwargs or {}))
+        if not self.armed or not args or not isinstance(args[0], Tensor):
+            return out
+        name = self._names.get(func)
+        if name is None:
+            name = self._names[func] = name_of(func)
+        given = args[0]
+        if given.layout != torch.strided or given.is_nested or given.is_meta:
+            return out
+        if func._schema.is_mutable and name not in KEPT:  # noqa: SLF001 - it has no public name
+            storage = _key(given)[0]
+            self._made = {key: made for key, made in self._made.items() if key[0] != storage}
+        if name in MAKERS and isinstance(out, Tensor):
+            axis = int(args[1]) % max(given.ndim, 1) if name == "_softmax" else None
+            self._made[_key(out)] = _Made(MAKERS[name], axis, self._here(), out)
+        elif name in KEPT and isinstance(out, Tensor):
+            made = self._made.get(_key(given))
+            if made is not None:
+                self._made[_key(out)] = replace(made, kept=out)
+        elif name in LOSSES:
+            self._look(name, given, args)
+        return out
+
+    def _here(self) -> str:
+        place = line_of_user()
+        return f"{self._stage()} ({place[0]}:{place[1]})" if place else self._stage()
+
+    @torch.no_grad()
+    def _look(self, name: str, given: Tensor, args: Any) -> None:
+        if not given.numel() or not given.is_floating_point():
+            return
+        op, takes = LOSSES[name]
+        made = self._made.get(_key(given))
+        high = float(given.max())
+        if op == "log_softmax":
+            axis = int(args[1]) % max(given.ndim, 1)
+            classes = given.shape[axis] if given.ndim else 1
+            # A softmax over another axis leaves something to be decided over this one.
+            if made is not None and made.by == "softmax":
+                sums = given.double().sum(axis)
+                if not bool(((sums - 1).abs() < ROUNDING).all()):
+                    made = None
+        elif op == "nll_loss":
+            classes = given.shape[1] if given.ndim > 1 else given.shape[0]
+        else:
+            classes = 1
+        self.looked += 1
+        wrong_size = takes == "log-probabilities" and high > ROUNDING
+        if classes < 2 and op != "binary_cross_entropy_with_logits":
+            return
+        if made is None and not wrong_size:
+            return
+        stage, place = self._stage(), line_of_user()
+        self.found.setdefault(
+            (op, stage, place),
+            Squashed(
+                op=op,
+                takes=takes,
+                given=made.by if made is not None else None,
+                stage=stage,
+                rows=given.numel() // max(classes, 1),
+                classes=classes,
+                high=high,
+                above=float((given > 0).double().mean()),
+                before=made.at if made is not None else None,
+                file=place[0] if place else None,
+                line=place[1] if place else None,
+            ),
+        )
+
+
+def _call(model: Any, batch: Any) -> Any:
+    return model(batch)
+
+
+def _within(mode: _Squashing, function: Callable[..., Any], *args: Any) -> Any:
+    with mode:
+        return function(*args)
+
+
+class _ArmedFlow(Flow):
+    """A flow that arms the mode once the run that counts begins."""
+
+    mode: _Squashing
+
+    def begin(self, name: str, kind: Any, owner: Any = None) -> Any:
+        """Enter a stage."""
+        if kind == "collate":
+            self.mode.armed = True
+        return super().begin(name, kind, owner)
+
+    def current(self) -> str:
+        """Name of the innermost stage."""
+        return self.innermost[-1] if self.innermost else "model"
+
+
+def record_squashing(
+    pipeline: Pipeline, *, batch_size: int | None = None, device: str = "cpu", seed: int = 0
+) -> SquashingRecord:
+    """Look at what the loss takes for logits, and at what it takes for logarithms.
+
+    The model, its gradients, flags and all random generators are left as they were found.
+
+    Args:
+        pipeline: What to look at.
+        batch_size: Samples; without, that of the pipeline; no more than 8 are taken.
+        device: Where the model is.
+        seed: Of the random generators.
+
+    Raises:
+        IcediagError: The data set is empty, or a stage that the pipeline names does not exist.
+    """
+    wanted = pipeline.batch_size if batch_size is None else batch_size
+    flow = _ArmedFlow(None)
+    mode = flow.mode = _Squashing(flow.current)
+    traced = replace(
+        pipeline,
+        forward=functools.partial(_within, mode, pipeline.forward or _call),
+        loss=functools.partial(_within, mode, pipeline.loss),
+    )
+    size = min(wanted, MOST_SAMPLES)
+    run = follow(traced, flow, batch_size=size, device=device, seed=seed)
+    return SquashingRecord(
+        looked=mode.looked,
+        squashed=tuple(mode.found.values()),
+        not_judged=tuple(
+            Unjudged(name=item.name, reason=item.reason)
+            for item in run.not_judged
+            if item.name != "batch size"
+        ),
+    )
