@@ -13,6 +13,7 @@ from icediag.bounds_record import BoundsRecord
 from icediag.clock_record import ClockRecord
 from icediag.comparison_record import ComparisonRecord
 from icediag.contracts_record import ContractsRecord
+from icediag.data_record import DataRecord
 from icediag.effects_record import EffectsRecord
 from icediag.features_record import FeaturesRecord
 from icediag.gradients_record import GradientsRecord
@@ -265,6 +266,7 @@ class Recording:
         overfit: What came of training on one batch; None where that was not asked for.
         gradients: How they flow, and what steps make of them; None where that was not asked for.
         effects: What faults cost the training; None where that was not asked for.
+        data: What an audit saw of the whole data set; None where there was none.
         versions: Of torch and python.
         version: Of this format.
     """
@@ -300,6 +302,7 @@ class Recording:
     overfit: OverfitRecord | None = None
     gradients: GradientsRecord | None = None
     effects: EffectsRecord | None = None
+    data: DataRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 

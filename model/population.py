@@ -25,7 +25,7 @@ KIND_SHARES: Final = (0.35, 0.2, 0.1, 0.35)
 
 #: Energies, GeV: a steep and a hard power law, which together give the published lengths of events
 #: (fitted to them, not to a flux): share, lowest energy, spectral index.
-_ENERGY_PARTS: Final = ((0.877, 100.0, 2.92), (0.115, 1180.0, 2.25), (0.008, 1.3e4, 1.17))
+_ENERGY_PARTS: Final = ((0.8775, 100.0, 2.92), (0.115, 1180.0, 2.25), (0.0075, 1.3e4, 1.12))
 _ENERGY_MAX: Final = 3e7
 
 #: Direction: cos(zenith) = c with density (1 + tilt * c) / 2, fitted to the mean zenith of the

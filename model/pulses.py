@@ -37,13 +37,14 @@ _MOST_PULSES: Final = 300.0
 #: near 8 us (assumption, fitted to the times of pulses): Gauss(8 us, 1.5 us), the rest 0.3 us +
 #: Gamma(2, 0.85 us). Afterpulses have afterpulses: in a DOM of ten thousand photo-electrons they go
 #: on for several times 11 us, which keeps the trigger going. As they are spread over microseconds,
-#: they overlap later than light does.
+#: they overlap later than light does, by the same formula.
 _AFTERPULSES: Final = 0.06
 _AFTERPULSE_RANGE: Final = (300.0, 11_000.0)
 _EARLY_SHARE: Final = 0.1
 _EARLY_TIMES: Final = (2.0, 850.0)
 _LATE_TIMES: Final = (8000.0, 1500.0)
 _MERGE_AFTER: Final = 120.0
+_MOST_AFTER: Final = 5000.0
 
 #: Times that the light of one candidate is thrown, which costs little beside working out its means,
 #: and the mean number of pulses above which once is enough.
@@ -151,6 +152,7 @@ def _with_afterpulses(
         generation += 1
         in_dom = photons[row] * _AFTERPULSES**generation
         merged = (1 + in_dom / _MERGE_AFTER) ** (_MERGE_POWER - 1)
+        merged /= 1 + in_dom * merged / _MOST_AFTER
         count = rng.poisson(weight * _AFTERPULSES * merged)
         parent = np.repeat(np.arange(len(row)), count)
         delay = rng.normal(*_LATE_TIMES, len(parent))

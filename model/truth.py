@@ -36,6 +36,10 @@ class EventTruth:
     kind: NDArray[np.str_]
     energy: NDArray[np.float64]
 
+    def take(self, rows: NDArray[np.int64]) -> "EventTruth":
+        """That of some of them."""
+        return EventTruth(kind=self.kind[rows], energy=self.energy[rows])
+
 
 def truth_table(event_id: NDArray[np.int64], truth: Truth) -> pa.Table:
     """The columns of the file, one row an event."""

@@ -26,6 +26,7 @@ from icediag.bounds_record import (
 )
 from icediag.comparison_record import ComparisonRecord
 from icediag.contracts_record import Breach, Contract, ContractsRecord
+from icediag.data_record import DataRecord
 from icediag.effects_record import EffectsRecord
 from icediag.errors import IcediagError
 from icediag.features_record import FeaturesRecord
@@ -149,6 +150,7 @@ def sample() -> Recording:
         invariances=filled(InvariancesRecord),
         features=filled(FeaturesRecord),
         loss_probe=filled(LossRecord),
+        data=filled(DataRecord),
         training_flow=filled(TrainingRecord),
         histograms=filled(HistogramsRecord),
         source=filled(SourceRecord),

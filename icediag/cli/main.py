@@ -13,10 +13,12 @@ from rich.text import Text
 
 from icediag.errors import StoppedError
 
+from .baseline import baseline
 from .bench import bench
 from .check import check
 from .checks import checks, explain
 from .compare import compare
+from .data import data
 from .effects import effects
 from .gradients import gradients
 from .invariances import invariances
@@ -49,6 +51,8 @@ COMMANDS = (
     invariances,
     train,
     simulate,
+    data,
+    baseline,
     prepare,
     bench,
     checks,

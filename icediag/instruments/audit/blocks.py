@@ -1,0 +1,104 @@
+"""The pulses of a file, streamed in blocks that hold whole events where that is possible."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from icediag.model.parquet import EVENT_ID, PULSE_COLUMNS, open_parquet
+
+Values = npt.NDArray[Any]
+
+#: Rows decoded at a time, about 10 MB with what is made of them, which caches hold best.
+BLOCK = 2**18
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PulseBlock:
+    """P rows of a file, as they stand there; a missing value is NaN.
+
+    Attributes:
+        start: Number of the first row, counted from 0.
+        time: `(P,)` ns.
+        charge: `(P,)` p.e.
+        sensor_id: `(P,)`.
+        auxiliary: `(P,)` bool, or integers.
+        event_id: `(P,)` int64; None where the file has none.
+    """
+
+    start: int
+    time: Values
+    charge: Values
+    sensor_id: Values
+    auxiliary: Values
+    event_id: npt.NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+
+class PulseStream:
+    """A file of pulses, opened.
+
+    Attributes:
+        n_rows: Its rows.
+        columns: Column -> type, as the file has them.
+
+    Raises:
+        DataError: As `open_parquet`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file: pq.ParquetFile = open_parquet(path, PULSE_COLUMNS, EVENT_ID)
+        self.n_rows: int = self._file.metadata.num_rows
+        schema = self._file.schema_arrow
+        self.columns = {field.name: str(field.type) for field in schema}
+        self._names = [*PULSE_COLUMNS, *(n for n in EVENT_ID if n in schema.names)]
+
+    def blocks(self) -> Iterator[PulseBlock]:
+        """The rows in order, decoded one block ahead of their use in a thread of its own.
+
+        Raises:
+            ArrowException: The file is damaged, or `OSError`.
+        """
+        with ThreadPoolExecutor(1) as ahead:
+            decoded = self._decoded()
+            coming = ahead.submit(next, decoded, None)
+            while (block := coming.result()) is not None:
+                coming = ahead.submit(next, decoded, None)
+                yield block
+
+    def _decoded(self) -> Iterator[PulseBlock]:
+        start = 0
+        for batch in self._file.iter_batches(BLOCK, columns=self._names, use_threads=False):
+            yield _block(batch, start)
+            start += batch.num_rows
+
+    def close(self) -> None:
+        """Gives the file handle back."""
+        self._file.close()
+
+
+def _block(batch: pa.RecordBatch, start: int) -> PulseBlock:
+    columns = {name: _values(batch.column(name)) for name in batch.schema.names}
+    event_id = columns.get("event_id")
+    return PulseBlock(
+        start=start,
+        time=columns["time"],
+        charge=columns["charge"],
+        sensor_id=columns["sensor_id"],
+        auxiliary=columns["auxiliary"],
+        event_id=None if event_id is None else event_id.astype(np.int64, copy=False),
+    )
+
+
+def _values(column: "pa.Array[Any]") -> Values:
+    if column.null_count:
+        column = column.cast(pa.float64())
+    return np.asarray(column.to_numpy(zero_copy_only=False))

@@ -1,0 +1,249 @@
+"""What is counted of pulses and events, block by block."""
+
+# P pulses, N events
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from icediag.model.event import N_SENSORS
+
+from .blocks import PulseBlock
+from .histograms import Counted, Floats, Moments
+
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+
+#: Times that are counted one by one, ns; the competition's are 5,712..84,577.
+TIMES: Final = (-50_000, 250_000)
+#: Pulses per event and DOMs per event that are, and pulses per DOM.
+LENGTHS: Final = (0, 500_000)
+DOMS: Final = (0, N_SENSORS)
+MULTIPLICITIES: Final = (0, 1024)
+#: Bins of an angle over its domain: 0.0015 rad of azimuth wide.
+ANGLE_BINS: Final = 4096
+#: Events below this many pulses are small ones: three quarters of the competition's.
+SMALL: Final = 90
+#: And from this many on bright ones.
+BRIGHT: Final = 1000
+
+#: What is compared between files, by event: name and the ends of the bins.
+COMPARED: Final[dict[str, F64]] = {
+    "pulses": np.append(np.geomspace(1, 2e5, 97), np.inf),
+    "first pulse (ns)": np.linspace(0, 20_000, 201),
+    "last pulse (ns)": np.linspace(0, 60_000, 201),
+    "auxiliary share": np.linspace(0, 1, 65),
+    "mean charge (p.e.)": np.geomspace(0.02, 200, 129),
+    "azimuth": np.linspace(0, 2 * np.pi, 65),
+    "zenith": np.linspace(0, np.pi, 65),
+}
+
+
+@dataclass(kw_only=True, eq=False)
+class EventColumns:
+    """Whole events of a file, N in all.
+
+    Attributes:
+        event_id: `(N,)`; -1 where the file says nothing of it.
+        start: `(N,)` first row.
+        length: `(N,)` rows.
+    """
+
+    event_id: I64
+    start: I64
+    length: I64
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """Counts over all files.
+
+    Attributes:
+        time: By pulse.
+        charge: By pulse.
+        sensors: Pulses by sensor_id.
+        first: First time of each event.
+        last: Last time of each event.
+        lengths: Pulses per event.
+        doms: DOMs per event.
+        bright_doms: The same, of events of `BRIGHT` pulses or more.
+        multiplicity: Pulses per DOM of an event.
+        azimuth: Of events, in bins of a 4,096th of its domain.
+        zenith: The same.
+        azimuth_moments: Of its values.
+        zenith_moments: The same.
+        pulses: How many.
+        auxiliary: Of them.
+        small_pulses: Pulses of small events.
+        small_auxiliary: Of them.
+    """
+
+    time: Counted = field(default_factory=lambda: Counted(low=TIMES[0], high=TIMES[1]))
+    charge: Floats = field(default_factory=Floats)
+    sensors: I64 = field(default_factory=lambda: np.zeros(N_SENSORS, np.int64))
+    first: Counted = field(default_factory=lambda: Counted(low=TIMES[0], high=TIMES[1]))
+    last: Counted = field(default_factory=lambda: Counted(low=TIMES[0], high=TIMES[1]))
+    lengths: Counted = field(default_factory=lambda: Counted(low=LENGTHS[0], high=LENGTHS[1]))
+    doms: Counted = field(default_factory=lambda: Counted(low=DOMS[0], high=DOMS[1]))
+    bright_doms: Counted = field(default_factory=lambda: Counted(low=DOMS[0], high=DOMS[1]))
+    multiplicity: Counted = field(
+        default_factory=lambda: Counted(low=MULTIPLICITIES[0], high=MULTIPLICITIES[1])
+    )
+    azimuth: Counted = field(default_factory=lambda: Counted(low=-1, high=ANGLE_BINS + 1))
+    zenith: Counted = field(default_factory=lambda: Counted(low=-1, high=ANGLE_BINS + 1))
+    azimuth_moments: Moments = field(default_factory=Moments)
+    zenith_moments: Moments = field(default_factory=Moments)
+    pulses: int = 0
+    auxiliary: int = 0
+    small_pulses: int = 0
+    small_auxiliary: int = 0
+
+
+@dataclass(kw_only=True)
+class FileTally:
+    """Counts of one file: what its events are compared by, and what is not as it should be.
+
+    Attributes:
+        compared: Quantity -> events in each bin.
+        bad: Fault -> (how often, first row, what is there).
+        events: Of the file's own column event_id: id, first row and length of each run.
+        whole: Events seen.
+        seen: Rows seen.
+    """
+
+    compared: dict[str, I64] = field(
+        default_factory=lambda: {k: np.zeros(len(e) - 1, np.int64) for k, e in COMPARED.items()}
+    )
+    bad: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    runs: list[EventColumns] = field(default_factory=list)
+    whole: int = 0
+    seen: int = 0
+
+    def found(self, fault: str, count: int, row: int, example: object) -> None:
+        """Note a fault; its first row stays."""
+        if count:
+            before = self.bad.get(fault, (0, row, str(example)))
+            self.bad[fault] = (before[0] + count, *before[1:])
+
+    def compare(self, quantity: str, values: npt.NDArray[Any]) -> None:
+        """Take a quantity of events in."""
+        inner = COMPARED[quantity][1:-1]
+        counts = self.compared[quantity]
+        counts += np.bincount(np.searchsorted(inner, values, side="right"), minlength=len(counts))
+
+
+def take_pulses(tally: Tally, of_file: FileTally, block: PulseBlock) -> None:
+    """Count the rows of a block; the order of rows does not matter here."""
+    time, charge, sensor = block.time, block.charge, block.sensor_id
+    if time.dtype.kind == "f":
+        finite = np.isfinite(time)
+        if not finite.all():
+            at = int(np.argmin(finite))
+            bad = int((~finite).sum())
+            of_file.found("time-not-finite", bad, block.start + at, time[at])
+            time = time[finite]
+    tally.time.add(time)
+    not_finite, not_positive = tally.charge.add(charge)
+    if not_finite:
+        at = int(np.argmin(np.isfinite(charge)))
+        of_file.found("charge-not-finite", not_finite, block.start + at, charge[at])
+    if not_positive:
+        at = int(np.argmax(charge <= 0))
+        of_file.found("charge-not-positive", not_positive, block.start + at, charge[at])
+    if sensor.size and (sensor.min() < 0 or sensor.max() >= N_SENSORS or sensor.dtype.kind == "f"):
+        good = (sensor >= 0) & (sensor < N_SENSORS)
+        if not good.all():
+            at = int(np.argmin(good))
+            bad = int((~good).sum())
+            of_file.found("sensor-out-of-range", bad, block.start + at, sensor[at])
+        sensor = sensor[good]
+    tally.sensors += np.bincount(sensor.astype(np.int64, copy=False), minlength=N_SENSORS)
+    tally.pulses += len(block)
+    tally.auxiliary += int(np.count_nonzero(block.auxiliary))
+    of_file.seen += len(block)
+
+
+def take_events(tally: Tally, of_file: FileTally, block: PulseBlock, events: EventColumns) -> None:
+    """Count whole events, whose rows lie one after the other in a block, none of them empty.
+
+    `events.start` counts from the block's first row here.
+    """
+    if not len(events.length):
+        return
+    start, length = events.start, events.length
+    stop = start + length
+    time = block.time
+    first, last = time[start], time[stop - 1]
+    falls = np.flatnonzero(time[1:] < time[:-1]) + 1
+    if len(falls):
+        # A fall at the start of an event is no fault of it.
+        owner = np.searchsorted(start, falls, side="right") - 1
+        inner = (owner >= 0) & (falls < stop[owner]) & (falls != start[owner])
+        if inner.any():
+            at = int(falls[inner][0])
+            unsorted = len(np.unique(owner[inner]))
+            example = f"{time[at]} after {time[at - 1]}"
+            of_file.found("times-unsorted", unsorted, block.start + at, example)
+            first = _reduced(np.minimum, time, start, stop)
+            last = _reduced(np.maximum, time, start, stop)
+    if time.dtype.kind == "f":
+        first, last = (np.nan_to_num(t, nan=0.0, posinf=0.0, neginf=0.0) for t in (first, last))
+    tally.first.add(first)
+    tally.last.add(last)
+    tally.lengths.add(length)
+    auxiliary = _sums((block.auxiliary != 0).astype(np.int32), start, stop)
+    small = length < SMALL
+    tally.small_pulses += int(length[small].sum())
+    tally.small_auxiliary += int(auxiliary[small].sum())
+    charge = block.charge
+    if not np.isfinite(charge.sum()):
+        charge = np.nan_to_num(charge, posinf=0.0, neginf=0.0)
+    _doms(tally, block, events)
+    of_file.compare("pulses", length)
+    of_file.compare("first pulse (ns)", first)
+    of_file.compare("last pulse (ns)", last)
+    of_file.compare("auxiliary share", auxiliary / length)
+    of_file.compare("mean charge (p.e.)", _sums(charge, start, stop) / length)
+    of_file.whole += len(length)
+
+
+def _reduced(function: np.ufunc, values: npt.NDArray[Any], start: I64, stop: I64) -> Any:
+    """A reduction over stretches of rows, none of them empty, which may have rows between them."""
+    cuts = np.stack([start, stop], axis=1).ravel()
+    return function.reduceat(values, cuts[: len(cuts) - (cuts[-1] == len(values))])[::2]
+
+
+def _sums(values: npt.NDArray[Any], start: I64, stop: I64) -> Any:
+    """Sums over stretches of rows."""
+    if (start[1:] == stop[:-1]).all():
+        return np.add.reduceat(values[: stop[-1]], start)
+    return _reduced(np.add, values, start, stop)
+
+
+def _doms(tally: Tally, block: PulseBlock, events: EventColumns) -> None:
+    """Count DOMs of events, and pulses of DOMs."""
+    low, high = int(events.start[0]), int(events.start[-1] + events.length[-1])
+    sensor = block.sensor_id[low:high]
+    if sensor.dtype.kind == "f":
+        sensor = np.nan_to_num(sensor)
+    if sensor.min() < 0 or sensor.max() >= N_SENSORS:
+        sensor = np.clip(sensor, 0, N_SENSORS - 1)
+    event = np.repeat(np.arange(len(events.length), dtype=np.uint32), events.length)
+    if len(event) != len(sensor):  # rows of no event lie between them
+        inside = np.zeros(high - low + 1, np.int64)
+        np.add.at(inside, events.start - low, 1)
+        np.add.at(inside, events.start + events.length - low, -1)
+        sensor = sensor[np.cumsum(inside[:-1]) > 0]
+    # Sorted as keys of 32 bits, which is quick, where they hold the events: 2**13 sensors each.
+    wide: Any = np.uint32 if len(events.length) < 1 << 19 else np.uint64
+    key = event.astype(wide, copy=False) * wide(8192)
+    key += sensor.astype(wide)
+    key.sort()
+    fresh = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
+    tally.multiplicity.add(np.diff(np.append(fresh, len(key))))
+    event_of = (key[fresh] >> 13).astype(np.int64)
+    doms = np.bincount(event_of, minlength=len(events.length))
+    tally.doms.add(doms)
+    tally.bright_doms.add(doms[events.length >= BRIGHT])
