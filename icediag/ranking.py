@@ -43,12 +43,27 @@ def cost_of(finding: Finding) -> float | None:
             for key in SECONDS:
                 if isinstance(value := source.get(key), (int, float)) and math.isfinite(value):
                     return min(1.0, max(0.0, value / step))
+    if (won := _won(finding)) is not None:
+        return won
     for source in (finding.effect or {}, finding.evidence):
         for key in SHARES[:1] if source is finding.evidence else SHARES:
             value = source.get(key)
             if isinstance(value, float) and math.isfinite(value):
                 return min(1.0, max(0.0, value))
     return None
+
+
+def _won(finding: Finding) -> float | None:
+    """By what share of itself a repair was shown to lower the loss; None where it was not shown."""
+    effect = finding.effect or {}
+    difference, losses = effect.get("difference"), effect.get("as_it_is")
+    if effect.get("answer") != "confirmed" or not isinstance(difference, (int, float)):
+        return None
+    if not isinstance(losses, (list, tuple)) or not losses:
+        return None
+    mean = abs(sum(losses) / len(losses))
+    share = difference / mean if mean > 0 else math.nan
+    return min(1.0, max(0.0, share)) if math.isfinite(share) else None
 
 
 def blocks(finding: Finding) -> bool:

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from icediag.finding import SEVERITIES, Diagnosis, Finding
 from icediag.recording import Recording
 
+from .learning import learning_of
 from .numbers import counted, duration, number, percent
 from .timing import losses_of, strips_of
 
 #: Letters of the codes of checks on speed; all others are on what is computed and learnt.
 SPEED = ("P",)
+#: Those of checks on what training comes to.
+LEARNING = ("L",)
 #: A loss of the projected step is told in a sentence from this share of it on.
 TOLD = 0.2
 #: Stages that a sentence names.
@@ -33,7 +36,11 @@ class Answer:
 
 def answers(recording: Recording, diagnosis: Diagnosis) -> tuple[Answer, ...]:
     """As many as the recording can answer."""
-    found = (_speed(recording, diagnosis), _values(recording, diagnosis))
+    found = (
+        _speed(recording, diagnosis),
+        _learning(recording, diagnosis),
+        _values(recording, diagnosis),
+    )
     return tuple(one for one in found if one is not None)
 
 
@@ -59,6 +66,12 @@ def _speed(recording: Recording, diagnosis: Diagnosis) -> Answer | None:
     if not parts and not here:
         return None
     return Answer(about="speed", text="; ".join(parts) or _counts(here), severity=_worst(here))
+
+
+def _learning(recording: Recording, diagnosis: Diagnosis) -> Answer | None:
+    text = learning_of(recording, diagnosis)
+    here = tuple(f for f in diagnosis.findings if f.code.startswith(LEARNING))
+    return Answer(about="learning", text=text, severity=_worst(here)) if text else None
 
 
 def _values(recording: Recording, diagnosis: Diagnosis) -> Answer | None:

@@ -23,6 +23,7 @@ from .pages import page_of
 from .timing import AFTER, shares_of, strips_of
 from .views import (
     columns_of,
+    effect_of,
     elsewhere,
     evidence_of,
     excerpt_of,
@@ -63,6 +64,7 @@ def _environment() -> jinja2.Environment:
         "tensor_title": title_of,
         "columns": columns_of,
         "evidence": evidence_of,
+        "effect": effect_of,
     }
     environment.globals |= {"share": share, "counted": counted, "percent": percent}
     return environment

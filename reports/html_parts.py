@@ -13,6 +13,7 @@ from icediag.histograms_record import Histogram
 from icediag.recording import Recording
 
 from . import charts
+from .html_learning import gradients, learning
 from .html_part import Part
 from .html_time import time
 from .numbers import counted, number, share
@@ -196,35 +197,6 @@ def _whole(value: float) -> float | int:
     return int(value) if value == int(value) else value
 
 
-def gradients(recording: Recording, _: Diagnosis) -> Part | None:
-    """Weights and gradients by part of the model, from its beginning to its end."""
-    if not recording.parameters:
-        return None
-    norms = [p.gradient_norm for p in recording.parameters]
-    known = [norm for norm in norms if math.isfinite(norm) and norm > 0]
-    high = math.log10(max(known)) if known else 0.0
-    low = min(math.log10(min(known)) - 0.3, high - 1) if known else -1.0
-    rows = []
-    for part in recording.parameters:
-        norm = part.gradient_norm
-        size = (math.log10(norm) - low) / (high - low) if norm in known else 0.0
-        label = f"gradient norm {number(norm)}"
-        rows.append(
-            (
-                part,
-                charts.bar(size, label, "gradient"),
-                share(part.without_gradient, part.parameters),
-            )
-        )
-    return Part(
-        id="gradients",
-        title="Gradient flow",
-        short="Gradients",
-        template="part_gradients.html",
-        values={"rows": rows},
-    )
-
-
 def outputs(recording: Recording, _: Diagnosis) -> Part | None:
     """Domains of the outputs, what was reached, and what was proved."""
     if recording.bounds is None or not recording.bounds.outputs:
@@ -287,6 +259,7 @@ def origins(recording: Recording, _: Diagnosis) -> Part | None:
 #: In the order of the report.
 PARTS: tuple[Callable[[Recording, Diagnosis], Part | None], ...] = (
     time,
+    learning,
     features,
     lengths,
     gradients,

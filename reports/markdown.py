@@ -16,7 +16,7 @@ from .markup import cell, code, fenced, heading, plain, table
 from .numbers import counted, number, percent
 from .views import (
     StageView,
-    evidence_of,
+    effect_of,
     excerpt_of,
     groups_of,
     place_of,
@@ -238,11 +238,8 @@ def _issue(recording: Recording, finding: Finding, bullet: str) -> Iterator[str]
     if excerpt is not None:
         lines += ["", *(f"{indent}{one}" for one in fenced(excerpt.lines, "python"))]
     lines += ["", f"{indent}**Fix**: {plain(finding.remedy)}"]
-    if finding.effect:
-        told = "; ".join(
-            f"{plain(key)} {plain(value)}" for key, value in evidence_of(finding.effect)
-        )
-        lines += ["", f"{indent}**Measured effect**: {told}"]
+    if effect := effect_of(finding):
+        lines += ["", f"{indent}**Measured**: {plain(effect)}"]
     yield "\n".join(lines)
 
 

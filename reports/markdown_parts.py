@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from icediag.recording import Recording
 
+from .learning import effects_of, interval_of, told, trials_of
 from .markup import cell, code, heading, plain, table
 from .numbers import duration, number, percent, share
 from .timing import growth_of, losses_of, strips_of, without_loops
@@ -65,6 +66,44 @@ def performance(recording: Recording) -> Iterator[str]:
         )
     if rest := without_loops(recording):
         yield f"**Expected**: {plain(rest)}"
+
+
+def learning(recording: Recording) -> Iterator[str]:
+    """Whether one batch can be learnt by heart, and what repairs were seen to win."""
+    trials, effects = trials_of(recording), effects_of(recording)
+    if trials or effects:
+        yield heading(2, "Does it learn?")
+    if trials:
+        yield "Trained on the same events over and over:"
+        rows = [
+            [
+                plain(trial.name),
+                plain(trial.failure or told(trial)),
+                f"{trial.events:,}",
+                f"{trial.steps:,}",
+                number(trial.losses[0] if trial.losses else None),
+                number(trial.last),
+                number(trial.baseline),
+            ]
+            for trial in trials
+        ]
+        head = ["trained on", "it", "events", "steps", "first loss", "last loss", "baseline"]
+        yield table(head, rows, right=range(2, 7))
+    if effects:
+        yield "The same short training with and without each repair, made in flight:"
+        rows = [
+            [
+                plain(one.repair),
+                code(one.stage),
+                number(sum(one.as_it_is) / len(one.as_it_is) if one.as_it_is else None),
+                number(sum(one.repaired) / len(one.repaired) if one.repaired else None),
+                interval_of(one),
+                one.answer,
+            ]
+            for one in effects
+        ]
+        head = ["repair", "stage", "loss as it is", "repaired", "wins, 95 %", "shown to hurt"]
+        yield table(head, rows, right=range(2, 5))
 
 
 def lengths(recording: Recording) -> Iterator[str]:
@@ -155,6 +194,7 @@ def origins(recording: Recording) -> Iterator[str]:
 #: In their order; each gives blocks of text.
 SECTIONS: tuple[Callable[[Recording], Iterator[str]], ...] = (
     performance,
+    learning,
     lengths,
     gradients,
     bounds,

@@ -207,6 +207,15 @@ def _entry(key: str, value: object) -> tuple[str, str]:
     return key.replace("_", " "), told(value)
 
 
+def effect_of(finding: Finding) -> str:
+    """What it was measured to cost, in words; "" where that was not measured."""
+    if not finding.effect:
+        return ""
+    if isinstance(said := finding.effect.get("summary"), str):
+        return said
+    return ", ".join(f"{key} {value}" for key, value in evidence_of(finding.effect))
+
+
 def told(value: object) -> str:
     """A value of an evidence: numbers as everywhere in the reports, lists and tables in a line."""
     if isinstance(value, bool):

@@ -5,12 +5,15 @@ from functools import cache
 from typing import Any, TypeVar, cast
 
 from icediag.checks import judge
+from icediag.effects_record import EffectsRecord
 from icediag.finding import Diagnosis, Finding, Severity
+from icediag.gradients_record import GradientsRecord
 from icediag.histograms_record import HistogramsRecord
 from icediag.icecube import pipeline as icecube
 from icediag.instruments.examine import examine
 from icediag.instruments.source import with_source
 from icediag.model.network import NetworkConfig
+from icediag.overfit_record import Attempts, OverfitRecord, Trial
 from icediag.recording import Facts, Location, Recording, StageRecord, TensorRecord, Unjudged
 from tests.clock_sample import sample_clock, sample_projection
 from tests.filled import filled
@@ -52,8 +55,19 @@ def all_cases() -> dict[str, Case]:
 
 def timed(recording: Recording) -> Recording:
     """With a clock and a projection of stages that it has, and one that it has not."""
-    clock, projection = sample_clock(), sample_projection()
-    return dataclasses.replace(recording, clock=clock, projection=projection)
+    return dataclasses.replace(
+        recording,
+        clock=sample_clock(),
+        projection=sample_projection(),
+        overfit=OverfitRecord(trials=(learnt(),), attempts=filled(Attempts)),
+        gradients=filled(GradientsRecord),
+        effects=filled(EffectsRecord),
+    )
+
+
+def learnt() -> Trial:
+    losses = (1.5, 0.5, 0.125, 0.125)
+    return Trial(name="batch", events=8, losses=losses, baseline=1.5, floor=0.0, optimizer="Adam")
 
 
 Spoilt = TypeVar("Spoilt")
@@ -66,7 +80,18 @@ def spoilt(value: Spoilt, bad: str) -> Spoilt:
     if isinstance(value, dict):
         return cast("Spoilt", {f"{bad}{key}": spoilt(item, bad) for key, item in value.items()})
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        free = ("name", "stage", "machine", "device", "title", "source", "axis", "path", "file")
+        free = (
+            "name",
+            "stage",
+            "machine",
+            "device",
+            "title",
+            "source",
+            "axis",
+            "path",
+            "file",
+            "repair",
+        )
         fields = {
             f.name: bad if f.name in free else spoilt(getattr(value, f.name), bad)
             for f in dataclasses.fields(value)
@@ -140,6 +165,13 @@ def hostile() -> Case:
         clock=spoilt(sample_clock(), bad),
         projection=spoilt(sample_projection(), bad),
         histograms=spoilt(filled(HistogramsRecord), bad),
+        overfit=OverfitRecord(
+            trials=(dataclasses.replace(spoilt(learnt(), bad), name="batch"),),
+            attempts=spoilt(filled(Attempts), bad),
+            baseline_from=bad,
+        ),
+        gradients=spoilt(filled(GradientsRecord), bad),
+        effects=spoilt(filled(EffectsRecord), bad),
     )
     diagnosis = Diagnosis(
         pipeline=bad,

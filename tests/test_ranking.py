@@ -1,5 +1,6 @@
 """What stands first, and what stands under what."""
 
+import dataclasses
 from typing import Any
 
 from icediag.finding import Finding, Severity
@@ -54,6 +55,16 @@ def test_costs() -> None:
     assert cost_of(finding("P01", "x", share_of_step=0.5)) == 0.5
     assert blocks(finding("V01", "non-finite-value"))
     assert not blocks(finding("V01", "non-finite-value", "warning"))
+
+
+def test_what_a_repair_was_shown_to_win() -> None:
+    shown = {"answer": "confirmed", "difference": 0.5, "as_it_is": [1.0, 1.0]}
+    wrong = finding("N01", "normalized-relative")
+    assert cost_of(dataclasses.replace(wrong, effect=shown)) == 0.5
+    others: tuple[dict[str, Any], ...]
+    others = ({"answer": "refuted"}, {"as_it_is": []}, {"difference": float("nan")})
+    for other in others:
+        assert cost_of(dataclasses.replace(wrong, effect=shown | other)) is None
 
 
 def test_a_line_in_a_loop_stands_under_the_loop() -> None:

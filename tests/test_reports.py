@@ -114,6 +114,17 @@ def test_html_tells_all_of_the_case(cases: dict[str, Case]) -> None:
     assert "Six features of a pulse relative to the other pulses" in words
 
 
+def test_learning_is_told_where_it_was_tried(cases: dict[str, Case]) -> None:
+    for name, there in (("timed", True), ("case", False)):
+        recording, diagnosis = cases[name]
+        words = " ".join(" ".join(read(render_html(recording, diagnosis)).words).split())
+        assert ("it learns: loss 1.5 to 0.125 in 3 steps" in words) is there
+        text = render_markdown(recording, diagnosis)
+        assert ("\n## Does it learn?\n" in text) is there
+        assert ("\n## Performance analysis\n" in text) is there
+        assert ("learning: " in render_check(recording, diagnosis, width=100)) is there
+
+
 def test_markdown_tells_all_of_the_case(cases: dict[str, Case]) -> None:
     recording, diagnosis = cases["case"]
     text = render_markdown(recording, diagnosis)
