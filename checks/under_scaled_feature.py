@@ -14,13 +14,14 @@ What to do:
 Limits:
     One batch. Below 1 but above a hundredth it is a note: the constants of the field,
     (time - 10000) / 30000 and log10(charge) / 3, give a spread around 0.1 and train. Flags,
-    categories, sparse columns and images are not judged.
+    categories, sparse columns and images are not judged, nor is a column of unknown origin that
+    lies next to one value but for some rows, as each of a set of basis functions does.
 """
 
 from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
 
-from .unnormalized_input import finding_of, measures, tables_of
+from .unnormalized_input import even, finding_of, measures, tables_of
 
 CODE = "F03"
 NAME = "under-scaled-feature"
@@ -48,7 +49,9 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
             columns = [
                 column
                 for column in measures(table)
-                if 0 < column.facts.spread < SMALL and (column.facts.spread < TINY) == severe
+                if 0 < column.facts.std < SMALL
+                and (column.facts.std < TINY) == severe
+                and (even(column) or (severe and column.origin is not None))
             ]
             if columns:
                 columns.sort(key=lambda column: column.facts.spread)

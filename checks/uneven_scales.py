@@ -20,7 +20,7 @@ from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
 
 from . import over_scaled_feature, under_scaled_feature, unnormalized_input
-from .unnormalized_input import ROWS, evidence_of, measures, place_of
+from .unnormalized_input import ROWS, even, evidence_of, measures, place_of
 
 CODE = "F05"
 NAME = "uneven-scales"
@@ -50,14 +50,15 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
 
 
 def _finding(table: FeatureTable) -> Finding | None:
-    columns = sorted(
-        (column for column in measures(table) if column.facts.spread > 0),
-        key=lambda column: column.facts.spread,
-    )
+    columns = [column for column in measures(table) if column.facts.spread > 0]
     if len(columns) < 2:
         return None
-    small, large = columns[0], columns[-1]
-    factor = large.facts.spread / small.facts.spread
+    known = [column for column in columns if even(column) or column.origin is not None]
+    # By its middle a column is small that some rows make large where it matters; by its standard
+    # deviation one is large that has an outlier.
+    small = min(known or columns, key=lambda column: column.facts.std)
+    large = max(columns, key=lambda column: column.facts.spread)
+    factor = large.facts.spread / small.facts.std
     if factor < UNEVEN:
         return None
     return Finding(
@@ -68,7 +69,7 @@ def _finding(table: FeatureTable) -> Finding | None:
         message=(
             f"The columns that {table.stage} takes together differ in spread by a factor "
             f"{factor:.3g}: {large.text} {large.facts.spread:.3g}, {small.text} "
-            f"{small.facts.spread:.3g}."
+            f"{small.facts.std:.3g}."
         ),
         evidence={
             "factor": factor,

@@ -51,6 +51,15 @@ def measures(table: FeatureTable) -> tuple[FeatureColumn, ...]:
     )
 
 
+def even(column: FeatureColumn) -> bool:
+    """Whether its spread is that of all rows: no few of them lie far off.
+
+    What lies next to one value but for some rows, as each of a set of basis functions does, has a
+    middle that is small and is large where it matters.
+    """
+    return column.facts.spread == column.facts.std
+
+
 def raw(column: FeatureColumn) -> bool:
     """Whether a column is one of the data as it is."""
     return column.origin is not None and column.origin.map in ("identity", "cast")

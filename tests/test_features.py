@@ -220,6 +220,24 @@ def test_one_bad_column_is_named(values: Tensor, name: str) -> None:
     assert found[0].stage == "0" and "olumn 2" in found[0].message
 
 
+class Basis(nn.Module):
+    """A distance as Gaussians beside each other, some of them where no distance ever is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        apart = x[:, :1] - torch.linspace(0, 4, 8)
+        out: Tensor = self.layer(torch.exp(-10 * apart.square()))
+        return out
+
+
+def test_basis_functions_are_in_order() -> None:
+    distances = 1 + 2 * normal(ROWS, 1).abs()
+    assert severe(on_table(distances, Basis())) == set()
+
+
 def test_a_batch_norm_at_the_door_takes_raw_columns() -> None:
     model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
     assert severe(on_table(beside(12909 + 4385 * normal(ROWS)), model)) == set()
