@@ -269,3 +269,19 @@ def test_the_batch_is_replayed_by_the_command(
     (tmp_path / "batch.pt").write_bytes(b"not a batch")
     assert command_line.main() == 2
     assert "expected a batch that a watch kept" in capsys.readouterr().err
+
+
+def test_what_it_costs_is_measured_in_turn() -> None:
+    from icediag.model.network import NetworkConfig
+    from icediag.watching.cost import measure_watch
+
+    ticks = count()
+    row = measure_watch(
+        events=4,
+        block=2,
+        repeats=3,
+        config=NetworkConfig(d_model=8, n_heads=1, n_layers=1),
+        clock=lambda: float(next(ticks)),
+    )
+    assert (row.pairs, row.ratio, row.part_ms) == (3, 1.0, 1000.0)
+    assert row.part.startswith("2 steps with icediag.watch")

@@ -16,14 +16,16 @@ def bench(
     ] = 30,
     seed: Seed = 0,
 ) -> int:
-    """Time collate, packing and recording beside their yardsticks, in turn, in one run."""
+    """Time collate, packing, recording and watching beside their yardsticks, in turn, in one run."""
     from rich.console import Console
 
     from icediag.instruments.bench import measure
     from icediag.reports.bench import render_bench
+    from icediag.watching.cost import measure_watch
 
     console = Console()
     with console.status(f"timing {events:,} events, {repeats} times each"):
         rows = measure(events, repeats=repeats, seed=seed)
+        rows.append(measure_watch(repeats=max(3, repeats // 6), seed=seed))
     console.file.write(render_bench(rows, width=console.width))
     return 0

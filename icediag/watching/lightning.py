@@ -10,6 +10,8 @@ from .watch import Watch, watch
 def lightning_callback(**options: Any) -> Any:
     """A Lightning callback that watches the training.
 
+    Every batch counts as a step, also where gradients are gathered over several.
+
     Args:
         **options: As for `icediag.watch`.
 
@@ -32,8 +34,10 @@ def lightning_callback(**options: Any) -> Any:
         watch: Watch | None = None
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-            self.watch = watch(pl_module, trainer.optimizers[0], **options)
-            self.watch.__enter__()
+            # Of several optimizers the first; a module that has none is not trained.
+            for optimizer in trainer.optimizers[:1]:
+                self.watch = watch(pl_module, optimizer, **options)
+                self.watch.__enter__()
 
         def on_train_batch_end(self, _: Any, __: Any, outputs: Any, batch: Any, *___: Any) -> None:
             loss = outputs["loss"] if isinstance(outputs, dict) else outputs
