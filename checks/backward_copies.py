@@ -36,6 +36,8 @@ WHOLE = frozenset(
         *("IndexSelectBackward0", "MaskedSelectBackward0", "AsStridedBackward0", "TakeBackward0"),
     }
 )
+#: How many times as large as what is written a copy must be to be one of the whole.
+TIMES = 4
 #: Fewer than these are no loop.
 CALLS = 8
 
@@ -49,10 +51,9 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     step = of_the_step(record)
     lines: dict[Location | None, list[OperationRecord]] = {}
     for row in step:
-        calls, work = row.growth, row.work
-        if row.phase != "backward" or calls is None or work is None or row.calls[-1] < CALLS:
+        if row.phase != "backward" or row.node not in WHOLE or row.calls[-1] < CALLS:
             continue
-        if row.node in WHOLE and degree(calls, record.longest) > 0 and work.order > calls.order:
+        if degree(row.growth, record.longest) > 0 and _whole(row, step):
             lines.setdefault(row.location, []).append(row)
     findings = []
     for place, rows in lines.items():
@@ -62,7 +63,9 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
         worst = max(rows, key=moved)
         times = tally([min(rows, key=_plainness)], record).operations
         calls = worst.growth
-        assert calls is not None and worst.work is not None
+        assert calls is not None
+        follows = worst.work.axis if worst.work is not None and worst.work.exact else None
+        grows = f" It grows as {follows}." if follows else ""
         writes = any(row.node == "CopySlices" for row in rows)
         forward = [row for row in step if row.location == place and row.phase != "backward"]
         severity: Severity = "warning" if share >= SHARE else "note"
@@ -76,12 +79,12 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
                     f"The gradient of {'writing' if writes else 'reading'} here copies the whole "
                     f"tensor for every {of_one(calls.axis)}: {times:,.0f} times in this batch. In "
                     f"the largest batch that was counted ({record.runs[-1].samples} samples) that "
-                    f"moves {amount(sum(map(moved, rows)))}, {share:.0%} of what the step moves, "
-                    f"and it grows as {worst.work.axis}."
+                    f"moves {amount(sum(map(moved, rows)))}, {share:.0%} of what the step moves."
+                    f"{grows}"
                 ),
                 evidence={
                     "axis": calls.axis,
-                    "work_axis": worst.work.axis,
+                    "work_axis": follows,
                     "calls": times,
                     "bytes": sum(map(moved, rows)),
                     "forward_bytes": sum(map(moved, forward)),
@@ -100,6 +103,27 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
             )
         )
     return tuple(sorted(findings, key=lambda finding: -float(finding.evidence["bytes"])))
+
+
+def _whole(row: OperationRecord, step: list[OperationRecord]) -> bool:
+    """Whether an operation handles all of a tensor, of which a row is meant.
+
+    Either it follows the square of what it is called for; or, in the gradient of a write, each copy
+    is several times what is written.
+    """
+    calls, work = row.growth, row.work
+    if calls is not None and work is not None and work.order > calls.order:
+        return True
+    if row.node != "CopySlices" or row.op != "copy":
+        return False
+    written = [
+        other.elements[-1] / other.calls[-1]
+        for other in step
+        if (other.location, other.node) == (row.location, row.node)
+        and other.op in ("clone", "contiguous", "zeros_like")
+        and other.calls[-1]
+    ]
+    return bool(written) and row.elements[-1] / row.calls[-1] > TIMES * max(written)
 
 
 def _plainness(row: OperationRecord) -> tuple[float, float]:

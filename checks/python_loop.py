@@ -214,7 +214,8 @@ def _measured(seen: LoopNest, recording: Recording) -> dict[str, float] | None:
         return None
     for stage in clock.stages:
         if stage.name == seen.loop.stage and stage.total_s:
-            return {"stage_s": min(stage.total_s), "step_s": min(clock.step_s)}
+            seconds = {"stage_s": min(stage.total_s), "step_s": min(clock.step_s)}
+            return {**seconds, "samples": clock.batch_size}
     return None
 
 
