@@ -46,6 +46,7 @@ class VersusRecord:
             system does not say.
         cores: Cores there are.
         versions: Packages that took part, with their versions.
+        processor: Whether times are those of the processor, not of the clock on the wall.
     """
 
     rows: tuple[VersusRow, ...]
@@ -53,3 +54,4 @@ class VersusRecord:
     load: float | None
     cores: int
     versions: tuple[str, ...]
+    processor: bool = False

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from icediag.versus_record import VersusRecord, VersusRow
 
-from .numbers import number
+from .numbers import counted, number
 
 
 def render_versus(record: VersusRecord, *, width: int = 80) -> str:
@@ -20,9 +20,10 @@ def render_versus(record: VersusRecord, *, width: int = 80) -> str:
         console.print(_table(what, list(rows)))
         console.print()
     load = "" if record.load is None else f", load {record.load:.1f} before"
+    times = "medians of processor time" if record.processor else "medians"
     console.print(
-        f"medians, in turn in one run, on {record.cores} cores{load}, {record.threads} threads; "
-        f"{', '.join(record.versions)}"
+        f"{times}, in turn in one run, on {record.cores} cores{load}, "
+        f"{counted(record.threads, 'thread')}; {', '.join(record.versions)}"
     )
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 

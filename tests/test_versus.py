@@ -127,8 +127,12 @@ def test_the_tables_fit(width: int) -> None:
     rows.append(
         VersusRow(what="loading", way="ours", n_events=9, ms=9, low_ms=8, high_ms=10, times=1.0)
     )
-    record = VersusRecord(rows=tuple(rows), threads=1, load=0.5, cores=2, versions=("torch 3",))
+    record = VersusRecord(
+        rows=tuple(rows), threads=1, load=0.5, cores=2, versions=("torch 3",), processor=True
+    )
     text = render_versus(record, width=width)
+    words = " ".join(text.split())
+    assert "medians of processor time" in words and "1 thread;" in words
     assert max(map(cell_len, text.splitlines())) <= width
     assert all(name in text for name in NAMES) and "load 0.5 before" in text
     assert re.search(r"ours +9 +9 +8-10 +1,000 +1.00", text)

@@ -110,6 +110,13 @@ def profile(
     sizes: Annotated[
         str, typer.Option("--sizes", metavar="N,...", help="With --versus: events a batch.")
     ] = "32,128,256,2048",
+    processor_time: Annotated[
+        bool,
+        typer.Option(
+            "--processor-time",
+            help="With --versus: read the processor's time, for a machine that is busy.",
+        ),
+    ] = False,
     on_disk: Annotated[
         int,
         typer.Option("--on-disk", min=1, metavar="N", help="With --versus: events that are read."),
@@ -137,7 +144,7 @@ def profile(
     from .load import load_pipeline, made_folder, resolve_device, writable_folder
 
     if versus:
-        return _versus(versus, sizes, repeats or 30, on_disk, seed)
+        return _versus(versus, sizes, repeats or 30, on_disk, seed, processor_time)
     model = load_device(device_model)
     tried = _workers(workers)
     known = None if baseline is None else Recording.load(baseline)
@@ -233,7 +240,7 @@ def _workers(text: str) -> tuple[int, ...]:
     return tuple(range(int(parts[0]), int(parts[-1]) + 1))
 
 
-def _versus(names: str, sizes: str, repeats: int, on_disk: int, seed: int) -> int:
+def _versus(names: str, sizes: str, repeats: int, on_disk: int, seed: int, processor: bool) -> int:
     """Time parts of the built-in training step beside other ways to do the same, in one run."""
     from rich.console import Console
 
@@ -254,6 +261,7 @@ def _versus(names: str, sizes: str, repeats: int, on_disk: int, seed: int) -> in
                 repeats=repeats,
                 on_disk=on_disk,
                 seed=seed,
+                processor=processor,
                 told=status.update,
             )
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ def measure_versus(
     repeats: int = 30,
     on_disk: int = ON_DISK,
     seed: int = 0,
+    processor: bool = False,
     timer: Timer | None = None,
     told: Callable[[str], None] = lambda text: None,  # noqa: ARG005 - nobody listens
 ) -> VersusRecord:
@@ -49,6 +51,8 @@ def measure_versus(
         repeats: Rounds, at most; slow ways get fewer.
         on_disk: Events that are written for loading.
         seed: Of events and weights.
+        processor: Whether to read the processor's time: on a busy machine, with one thread, that is
+            what a quiet one would take.
         timer: Passed in by tests.
         told: Told what is measured next.
 
@@ -60,7 +64,8 @@ def measure_versus(
             raise ValueError(f"versus: expected all, {', '.join(NAMES)}; got {name!r}")
     if not sizes or min(sizes) < 1:
         raise ValueError(f"sizes: expected one or more of 1 and up, got {list(sizes)}")
-    timer = timer or Timer(repeats=repeats)
+    clock = time.process_time if processor else time.perf_counter
+    timer = timer or Timer(repeats=repeats, clock=clock)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     with warnings.catch_warnings():
         # Peers complain of one another and of what is new in them; what matters is their time.
@@ -72,6 +77,7 @@ def measure_versus(
         load=load,
         cores=os.cpu_count() or 1,
         versions=versions(),
+        processor=processor,
     )
 
 

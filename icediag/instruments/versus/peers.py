@@ -19,7 +19,8 @@ def peer(name: str) -> tuple[Any, str]:
     except ModuleNotFoundError:
         return None, f"{name} is not installed"
     except (ImportError, OSError, RuntimeError) as error:
-        return None, f"{name} cannot be loaded ({str(error).splitlines()[0]})"
+        # Without its words, which name folders of this machine.
+        return None, f"{name} cannot be loaded ({type(error).__name__})"
     return module, ""
 
 
