@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from icediag.devices import load_device
@@ -30,6 +31,8 @@ from .training_flow import record_training_flow
 from .weighing import record_weighing
 from .work import record_lines, record_operations
 
+#: Seconds for steps that are timed; `icediag profile` takes more.
+CLOCK_S = 1.5
 #: What counted steps are projected to, where nobody says.
 DEVICE = "h100"
 
@@ -74,6 +77,8 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         run=record_effects,
         experiment=True,
         follows=True,
+    Instrument(
+        field="clock", title="timing training steps", run=partial(record_clock, budget_s=CLOCK_S)
     ),
 )
 
