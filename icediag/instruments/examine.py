@@ -68,7 +68,9 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument(field="loss_probe", title="probing the loss", run=record_loss),
     Instrument(field="features", title="looking at features", run=record_features),
     Instrument(field="bounds", title="proving bounds", run=record_bounds),
-    Instrument(field="clock", title="timing training steps", run=record_clock),
+    Instrument(
+        field="clock", title="timing training steps", run=partial(record_clock, budget_s=CLOCK_S)
+    ),
     Instrument(field="gradients", title="following gradients", run=record_gradients),
     Instrument(field="overfit", title="overfitting one batch", run=record_overfit, experiment=True),
     Instrument(
@@ -77,8 +79,6 @@ INSTRUMENTS: tuple[Instrument, ...] = (
         run=record_effects,
         experiment=True,
         follows=True,
-    Instrument(
-        field="clock", title="timing training steps", run=partial(record_clock, budget_s=CLOCK_S)
     ),
 )
 
