@@ -305,7 +305,7 @@ def sharp_attention(pipeline: Pipeline, site: Site) -> Pipeline:
     weight = module.in_proj_weight if isinstance(module, nn.MultiheadAttention) else module.weight
     assert isinstance(weight, Tensor)
     with torch.no_grad():
-        weight.mul_(300)
+        weight.mul_(1000)
     return pipeline
 
 

@@ -170,14 +170,14 @@ def test_what_it_forks_ends_where_it_comes_back(
 
     recording = examine(pipeline(in_model=fork), needs=())
     assert os.getpid() == me  # a copy that went on would run the rest of the tests
-    assert recording.loss is not None and log.read_text()
-    [word] = [item for item in recording.not_judged if item.name == "processes"]
-    assert "forks" in word.reason
     while True:  # the copies are there no more
         try:
             assert os.waitpid(-1, 0)[1] == 0
         except ChildProcessError:
             break
+    assert recording.loss is not None and log.read_text()
+    [word] = [item for item in recording.not_judged if item.name == "processes"]
+    assert "forks" in word.reason
     assert not any(
         item.name == "processes" for item in examine(pipeline(), needs=("clock",)).not_judged
     )

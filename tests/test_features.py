@@ -30,7 +30,7 @@ from tests.pipelines import deepsets, graphs, images, language, odd, sequences, 
 
 
 def diagnosed(pipeline: Pipeline) -> Diagnosis:
-    return judge(examine(pipeline, needs=("features", "provenance")))
+    return judge(examine(pipeline, needs=("features", "provenance", "weighing")))
 
 
 def severe(pipeline: Pipeline) -> set[tuple[str, str]]:

@@ -88,12 +88,12 @@ def test_a_test_passes_or_fails_with_what_is_found(pytester: pytest.Pytester) ->
     result.stdout.fnmatch_lines(
         [
             "*test_fails*",
-            "icediag check of small, 8 samples: 1 error",
+            "icediag: 1 error: small, 8 samples",
             "error B01 unbounded-output at model *",
             "  zenith belongs in [[]0, 3.14159[]]*",
             "*-> Predict *",
             "*test_cannot_run*",
-            "icediag could not run small, 8 samples: *",
+            "icediag could not run it: nothing found: small, 8 samples",
             "  *out of ice*",
             "*test_cannot_import*",
             "icediag: --pipeline: cannot import 'no_such'*",

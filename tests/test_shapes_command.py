@@ -235,7 +235,7 @@ def test_an_error_of_a_worker_is_its_last_line(run: Run, monkeypatch: pytest.Mon
     def fail() -> int:
         raise InWorkerError(message)
 
-    monkeypatch.setattr(command_line, "app", lambda standalone_mode: fail())
+    monkeypatch.setattr(command_line, "app", lambda standalone_mode, default_map: fail())
     code, out, err = run("shapes")
     assert (code, out) == (2, "")
     assert err == "icediag: batch_1.parquet: no [a] column\n"
@@ -258,7 +258,7 @@ def test_other_errors(
     def fail() -> int:
         raise error
 
-    monkeypatch.setattr(command_line, "app", lambda standalone_mode: fail())
+    monkeypatch.setattr(command_line, "app", lambda standalone_mode, default_map: fail())
     got, out, err = run("shapes")
     assert (got, out) == (code, "")
     assert err.startswith(message) and err.count("\n") == 1

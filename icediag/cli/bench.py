@@ -16,7 +16,7 @@ def bench(
     ] = 30,
     seed: Seed = 0,
 ) -> int:
-    """Time collate, packing, recording and watching beside their yardsticks, in turn, in one run."""
+    """Time collate, packing, recording and watching beside their yardsticks, in turn."""
     from rich.console import Console
 
     from icediag.instruments.bench import measure

@@ -80,8 +80,8 @@ class Checker:
             from icediag.reports.check import render_check
 
             text = render_check(recording, diagnosis, width=WIDTH)
-            word = "check of" if recording.came_through else "could not run"
-            pytest.fail(f"icediag {word} {text}", pytrace=False)
+            word = "icediag" if recording.came_through else "icediag could not run it"
+            pytest.fail(f"{word}: {text}", pytrace=False)
         return diagnosis
 
     def _run(self, given: dict[str, Any]) -> "tuple[Recording, Diagnosis, Any]":
