@@ -51,7 +51,8 @@ def test_the_default_is_clean_and_written(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [80, 140])
 def test_a_fault_is_found_and_fails(run: Run, tmp_path: Path, width: int) -> None:
-    arguments = (*SMALL, "--fault", "unbounded-output", "--fault", "normalized-relative")
+    faults = ("--fault", "unbounded-output", "--fault", "normalized-relative")
+    arguments = (*SMALL, *faults, "--quick")
     code, out, _ = run("check", *arguments, "--out", str(tmp_path), width=width)
     assert code == 1
     told, _, files = out.partition("\nwritten: ")
@@ -73,7 +74,7 @@ def test_a_fault_is_found_and_fails(run: Run, tmp_path: Path, width: int) -> Non
 
 
 def test_a_diagnosis_comes_back_as_it_was(run: Run, tmp_path: Path) -> None:
-    run("check", *SMALL, "--fault", "unbounded-output", "--out", str(tmp_path))
+    run("check", *SMALL, "--quick", "--fault", "unbounded-output", "--out", str(tmp_path))
     text = (tmp_path / "diagnosis.json").read_text()
     assert Diagnosis.from_json(text).to_json() == text
     with pytest.raises(IcediagError, match="newer icediag"):

@@ -125,7 +125,7 @@ def test_what_is_typed_wins(run: Run, tmp_path: Path, monkeypatch: pytest.Monkey
     code, _, err = run("check")
     assert code == 2 and "no_such" in err
     # A fault of the built-in pipeline: the one that the file names is not meant.
-    fault = ("check", "--fault", "normalized-relative", "--batch-size", "8")
+    fault = ("check", "--fault", "normalized-relative", "--batch-size", "8", "--quick")
     code, out, err = run(*fault)
     assert code == 0 and "N01" in out, err
     assert run(*fault, "--fail-on", "error")[0] == 1
