@@ -1,5 +1,6 @@
 """The pulses of a file, streamed in blocks that hold whole events where that is possible."""
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from icediag.model.parquet import EVENT_ID, PULSE_COLUMNS, open_parquet
 
 Values = npt.NDArray[Any]
 
-#: Rows decoded at a time, about 10 MB with what is made of them, which caches hold best.
-BLOCK = 2**18
+#: Rows decoded at a time, about 30 MB with what is made of them.
+BLOCK = 2**19
+#: Blocks that are decoded before they are asked for.
+_AHEAD = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,16 +65,16 @@ class PulseStream:
         self._names = [*PULSE_COLUMNS, *(n for n in EVENT_ID if n in schema.names)]
 
     def blocks(self) -> Iterator[PulseBlock]:
-        """The rows in order, decoded one block ahead of their use in a thread of its own.
+        """The rows in order, decoded some blocks ahead of their use in a thread of its own.
 
         Raises:
             ArrowException: The file is damaged, or `OSError`.
         """
         with ThreadPoolExecutor(1) as ahead:
             decoded = self._decoded()
-            coming = ahead.submit(next, decoded, None)
-            while (block := coming.result()) is not None:
-                coming = ahead.submit(next, decoded, None)
+            coming = deque(ahead.submit(next, decoded, None) for _ in range(_AHEAD))
+            while (block := coming.popleft().result()) is not None:
+                coming.append(ahead.submit(next, decoded, None))
                 yield block
 
     def _decoded(self) -> Iterator[PulseBlock]:

@@ -50,7 +50,8 @@ class Moments:
         wide = values.astype(np.float64, copy=False)
         self.count += values.size
         self.total += float(wide.sum())
-        self.squares += float(np.dot(wide, wide))
+        # Not np.dot, whose threads would compete with the one that decodes.
+        self.squares += float(np.einsum("i,i->", wide, wide))
         self.least = min(self.least, float(values.min()))
         self.most = max(self.most, float(values.max()))
 
@@ -142,12 +143,20 @@ class Floats:
     def add(self, values: Values) -> tuple[int, int]:
         """Take values in; says how many of them are not finite, and how many not above 0."""
         single = np.ascontiguousarray(values, dtype=np.float32)
-        bins = (single.view(np.int32) >> _DROPPED) + _HALF
-        found = np.bincount(bins, minlength=2 * _HALF)
-        not_finite = int(found[_HALF - _ODD : _HALF].sum() + found[2 * _HALF - _ODD :].sum())
-        not_positive = int(found[: _HALF - _ODD].sum() + found[_HALF])
-        self.counts += found
-        self.moments.add(values if not not_finite else values[np.isfinite(values)])
+        least, most = (single.min(), single.max()) if single.size else (1.0, 1.0)
+        bins = single.view(np.int32) >> _DROPPED
+        not_finite = not_positive = 0
+        if least > 0 and most < np.inf:  # of NaN neither is true
+            found = np.bincount(bins)
+            self.counts[_HALF : _HALF + len(found)] += found
+            not_positive = int(found[0]) if len(found) else 0
+            self.moments.add(values)
+        else:
+            found = np.bincount(bins + _HALF, minlength=2 * _HALF)
+            not_finite = int(found[_HALF - _ODD : _HALF].sum() + found[2 * _HALF - _ODD :].sum())
+            not_positive = int(found[: _HALF - _ODD].sum() + found[_HALF])
+            self.counts += found
+            self.moments.add(values[np.isfinite(values)])
         self.not_finite += not_finite
         self.not_positive += not_positive
         return not_finite, not_positive

@@ -1,9 +1,9 @@
 """The audit: all files of a data set once, in memory that does not grow with it."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +23,13 @@ from .idset import IdSet
 from .overlap import overlap
 from .published import compare
 from .table import MetaReader, MetaRows
-from .tally import EventColumns, FileTally, Tally, take_events, take_pulses
+from .tally import EventColumns, FileTally, Tally, take_doms, take_events, take_pulses
 
 I64 = npt.NDArray[np.int64]
 
-#: Rows of an event that is longer than a block are held until it ends, but no more than this many.
-_LONGEST: Final = 2**22
+#: Rows, and the whole events that lie in them. An event that reaches over the end of a block is
+#: held and put together, however long it is; all others stay where they are.
+Part = tuple[PulseBlock, EventColumns]
 
 
 def audit(
@@ -176,22 +177,20 @@ def _file(path: Path, name: str, rows: MetaRows, tally: Tally, of_file: FileTall
     """
     stream = PulseStream(path)
     try:
-        order = np.argsort(rows.first, kind="stable")
-        source = (
-            _own_events(stream)
-            if "event_id" in stream.columns
-            else _meta_events(stream, rows.take(order))
-        )
-        for block, whole, events in source:
-            take_pulses(tally, of_file, block)
-            of_file.runs.append(
-                EventColumns(
-                    event_id=events.event_id,
-                    start=events.start + whole.start,
-                    length=events.length,
-                )
-            )
-            take_events(tally, of_file, whole, events)
+        if "event_id" in stream.columns:
+            source = _own_events(stream)
+        else:
+            source = _meta_events(stream, rows.take(np.argsort(rows.first, kind="stable")))
+        # Rows, events and DOMs are counted side by side: they write to different fields.
+        with ThreadPoolExecutor(2) as beside:
+            for block, parts in source:
+                counting = [beside.submit(take_pulses, tally, of_file, block)]
+                counting += [beside.submit(_doms_of, tally, parts)]
+                for part, events in parts:
+                    of_file.runs.append(replace(events, start=events.start + part.start))
+                    take_events(tally, of_file, part, events)
+                for done in counting:
+                    done.result()
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise IcediagError(f"{name}: not readable: {reason}") from error
@@ -200,28 +199,48 @@ def _file(path: Path, name: str, rows: MetaRows, tally: Tally, of_file: FileTall
     return FileFacts(file=name, events=len(rows), pulses=stream.n_rows, columns=stream.columns)
 
 
-def _own_events(stream: PulseStream) -> Iterator[tuple[PulseBlock, PulseBlock, EventColumns]]:
+def _doms_of(tally: Tally, parts: list[Part]) -> None:
+    for part, events in parts:
+        take_doms(tally, part, events)
+
+
+def _own_events(stream: PulseStream) -> Iterator[tuple[PulseBlock, list[Part]]]:
     """Blocks, and the events that end in each, by the file's own column event_id."""
     held: PulseBlock | None = None
     for block in stream.blocks():
-        whole = _joined(held, block)
-        assert whole.event_id is not None
-        cuts = np.flatnonzero(whole.event_id[1:] != whole.event_id[:-1]) + 1
-        last = block.start + len(block) == stream.n_rows or len(whole) > _LONGEST
-        start = np.concatenate([[0], cuts]).astype(np.int64)
-        stop = np.append(cuts, len(whole)).astype(np.int64)
-        if not last:
-            held = _tail(whole, int(start[-1]))
+        assert block.event_id is not None
+        parts: list[Part] = []
+        cuts = np.flatnonzero(block.event_id[1:] != block.event_id[:-1]) + 1
+        start = np.append(0, cuts).astype(np.int64)
+        stop = np.append(cuts, len(block)).astype(np.int64)
+        if held is not None:
+            assert held.event_id is not None
+            if held.event_id[0] != block.event_id[0]:  # it ended with the last block
+                parts.append(_one(held))
+            elif len(start) > 1 or block.start + len(block) == stream.n_rows:
+                parts.append(_one(_joined(held, _rows(block, 0, int(stop[0])))))
+                start, stop = start[1:], stop[1:]
+            else:
+                held = _joined(held, block)
+                yield block, []
+                continue
+        held = None
+        if block.start + len(block) < stream.n_rows:
+            held = _rows(block, int(start[-1]), len(block))
             start, stop = start[:-1], stop[:-1]
-        else:
-            held = None
-        ids = whole.event_id[start]
-        yield block, whole, EventColumns(event_id=ids, start=start, length=stop - start)
+        events = EventColumns(event_id=block.event_id[start], start=start, length=stop - start)
+        yield block, [*parts, (block, events)]
 
 
-def _meta_events(
-    stream: PulseStream, rows: MetaRows
-) -> Iterator[tuple[PulseBlock, PulseBlock, EventColumns]]:
+def _one(block: PulseBlock) -> Part:
+    """All rows as one event."""
+    assert block.event_id is not None
+    return block, EventColumns(
+        event_id=block.event_id[:1], start=np.zeros(1, np.int64), length=np.array([len(block)])
+    )
+
+
+def _meta_events(stream: PulseStream, rows: MetaRows) -> Iterator[tuple[PulseBlock, list[Part]]]:
     """The same by the table of events, whose rows come in the order of their first pulse."""
     fits = (rows.first >= 0) & (rows.last >= rows.first) & (rows.last < stream.n_rows)
     # Events that overlap others cannot be told apart by rows: the later one is passed over.
@@ -231,19 +250,27 @@ def _meta_events(
     held: PulseBlock | None = None
     done = 0
     for block in stream.blocks():
-        whole = _joined(held, block)
         end = block.start + len(block)
         upto = int(np.searchsorted(rows.last, end, side="left"))
-        mine = slice(done, upto)
-        events = EventColumns(
-            event_id=rows.event_id[mine],
-            start=rows.first[mine] - whole.start,
-            length=rows.last[mine] - rows.first[mine] + 1,
-        )
-        done = upto
-        keep = int(rows.first[upto]) - whole.start if upto < len(rows.first) else len(whole)
-        held = _tail(whole, keep) if keep < len(whole) else None
-        yield block, whole, events
+        parts: list[Part] = []
+        if held is not None:
+            held = _joined(held, block)
+            if upto > done:
+                whole = _rows(held, 0, int(rows.last[done]) + 1 - held.start)
+                parts.append((whole, _columns(rows.take(slice(done, done + 1)), whole.start)))
+                held = None
+                done += 1
+        parts.append((block, _columns(rows.take(slice(done, upto)), block.start)))
+        done = max(done, upto)
+        if held is None and done < len(rows) and rows.first[done] < end:
+            held = _rows(block, int(rows.first[done]) - block.start, len(block))
+        yield block, parts
+
+
+def _columns(rows: MetaRows, start: int) -> EventColumns:
+    return EventColumns(
+        event_id=rows.event_id, start=rows.first - start, length=rows.last - rows.first + 1
+    )
 
 
 def _joined(held: PulseBlock | None, block: PulseBlock) -> PulseBlock:
@@ -262,14 +289,14 @@ def _joined(held: PulseBlock | None, block: PulseBlock) -> PulseBlock:
     )
 
 
-def _tail(block: PulseBlock, at: int) -> PulseBlock:
+def _rows(block: PulseBlock, low: int, high: int) -> PulseBlock:
     return PulseBlock(
-        start=block.start + at,
-        time=block.time[at:],
-        charge=block.charge[at:],
-        sensor_id=block.sensor_id[at:],
-        auxiliary=block.auxiliary[at:],
-        event_id=None if block.event_id is None else block.event_id[at:],
+        start=block.start + low,
+        time=block.time[low:high],
+        charge=block.charge[low:high],
+        sensor_id=block.sensor_id[low:high],
+        auxiliary=block.auxiliary[low:high],
+        event_id=None if block.event_id is None else block.event_id[low:high],
     )
 
 

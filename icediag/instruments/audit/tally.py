@@ -200,7 +200,6 @@ def take_events(tally: Tally, of_file: FileTally, block: PulseBlock, events: Eve
     charge = block.charge
     if not np.isfinite(charge.sum()):
         charge = np.nan_to_num(charge, posinf=0.0, neginf=0.0)
-    _doms(tally, block, events)
     of_file.compare("pulses", length)
     of_file.compare("first pulse (ns)", first)
     of_file.compare("last pulse (ns)", last)
@@ -222,8 +221,10 @@ def _sums(values: npt.NDArray[Any], start: I64, stop: I64) -> Any:
     return _reduced(np.add, values, start, stop)
 
 
-def _doms(tally: Tally, block: PulseBlock, events: EventColumns) -> None:
-    """Count DOMs of events, and pulses of DOMs."""
+def take_doms(tally: Tally, block: PulseBlock, events: EventColumns) -> None:
+    """Count DOMs of whole events, and pulses of DOMs; as `take_events`."""
+    if not len(events.length):
+        return
     low, high = int(events.start[0]), int(events.start[-1] + events.length[-1])
     sensor = block.sensor_id[low:high]
     if sensor.dtype.kind == "f":
