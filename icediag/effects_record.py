@@ -41,6 +41,11 @@ class Effect:
     fall: float = 0.0
     unit: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where seeds are missing on one side."""
+        if len(self.as_it_is) != len(self.repaired):
+            raise ValueError(f"{len(self.as_it_is)} losses beside {len(self.repaired)} repaired")
+
     @property
     def differences(self) -> tuple[float, ...]:
         """As it is minus repaired, seed by seed: above 0 where the repair helps."""

@@ -79,7 +79,9 @@ class BoundedAnglesHead(nn.Module):
 
     def forward(self, event: Float[Tensor, "events features"]) -> Prediction:
         """Predict from `(B, F)`."""
-        first, second = self.to_pair(event).float().unbind(-1)
+        # Adam moves every weight by its rate at once: unscaled, some steps saturate both functions.
+        scores = self.to_pair(event).float() * event.shape[-1] ** -0.5
+        first, second = scores.unbind(-1)
         azimuth = wrap_azimuth(math.pi * (1 + first.tanh()))
         zenith = (math.pi * second.sigmoid()).clamp(0, MAX_ZENITH)
         return Prediction(azimuth=azimuth, zenith=zenith, direction=to_unit_vector(azimuth, zenith))

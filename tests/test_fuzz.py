@@ -299,9 +299,12 @@ def test_data_sets(examples: int, run: Run, tmp_path: Path) -> None:
         else:
             file.write_bytes(other_bytes(file.read_bytes(), rng))
         code, out, err = run([*asked, str(bad)])
-        # Refused at once, or the events that cannot be read are told with what was seen.
+        # Refused at once, or what cannot be read or worked on is told with what was seen.
         told = err.startswith("icediag: ") and err.count("\n") == 1
-        assert (code == 2) == (told or "could not see dataset item" in out), (code, out, err)
+        ends = any(
+            f"could not see {stage}" in out for stage in ("dataset item", "collate", "model")
+        )
+        assert (code == 2) == (told or ends), (code, out, err)
         assert told or not err
         refused += code == 2
 
@@ -329,6 +332,7 @@ number = 3
 LITTLE: dict[str, tuple[list[str], ...]] = {
     "check": (
         ["--pipeline", "tiny_fuzzed:pipeline", "--select", "V01"],
+        ["--pipeline", "tiny_fuzzed:pipeline", "--select", "B01"],
         ["--events", "3", "--batch-size", "3", "--select", "N01"],
     ),
     "shapes": (["--pipeline", "tiny_fuzzed:pipeline"], ["--events", "3"]),
