@@ -243,7 +243,8 @@ class IceCubeDataset(Dataset[Event]):
             if len(rows) == len(pulses):  # all from one group: in their order already
                 pulses = rows
             else:
-                pulses[piece.target] = rows
+                # One item of 16 bytes is moved ten times as fast as a row of four.
+                pulses.view(np.complex128)[:, 0][piece.target] = rows.view(np.complex128)[:, 0]
             if columns.dom_ranks is None:
                 ranked = False
             else:
@@ -260,10 +261,13 @@ class IceCubeDataset(Dataset[Event]):
         self, at: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
     ) -> Iterator[tuple[int, int, Piece]]:
         """Which rows come from which row group of which file; the loop is over row groups."""
-        files, first, target = self.file_of[at], self.first[at], np.cumsum(lengths) - lengths
-        for file in np.unique(files[lengths > 0]).tolist():
-            mine = np.where(files == file, lengths, 0)
-            for group, piece in pieces(self._bounds_of(file), first, mine, target):
+        filled = np.flatnonzero(lengths)
+        files, first, counts = self.file_of[at][filled], self.first[at][filled], lengths[filled]
+        target = (np.cumsum(lengths) - lengths)[filled]
+        for file in np.unique(files).tolist():
+            mine = files == file
+            cut = pieces(self._bounds_of(file), first[mine], counts[mine], target[mine])
+            for group, piece in cut:
                 yield file, group, piece
 
     def _bounds_of(self, file: int) -> list[int]:

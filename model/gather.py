@@ -70,24 +70,34 @@ def pieces(
 
     Args:
         bounds: First row of each group, and the number of rows last.
-        first: `(B,)` each event's first row.
-        lengths: `(B,)` and how many it has; events of other files have 0 here.
+        first: `(B,)` first row of each event, all of this file.
+        lengths: `(B,)` and how many it has, at least one.
         target: `(B,)` row of the batch that its first becomes.
 
     Yields:
         Number of a group, ascending, and its piece, where it holds any row.
     """
+    if len(bounds) == 2:  # one group, as prepared files have: nothing to cut
+        yield 0, Piece(source=rows_of(first, lengths), target=rows_of(target, lengths))
+        return
     last = first + lengths
     ends = np.asarray(bounds)
-    filled = np.flatnonzero(lengths)
     # The last group that starts at an event's first row or before, and that of its last row.
-    low = np.searchsorted(ends, first[filled], side="right") - 1
-    high = np.searchsorted(ends, last[filled] - 1, side="right") - 1
+    low = np.searchsorted(ends, first, side="right") - 1
+    high = np.searchsorted(ends, last - 1, side="right") - 1
     for group in np.unique(rows_of(low, high - low + 1)).tolist():
-        begin = first.clip(min=bounds[group])
-        count = (last.clip(max=bounds[group + 1]) - begin).clip(min=0)
+        here = np.flatnonzero((low <= group) & (group <= high))
+        begin = first[here].clip(min=bounds[group])
+        count = last[here].clip(max=bounds[group + 1]) - begin
+        # Groups without rows may lie between those of a long event.
+        filled = count > 0
+        here, begin, count = here[filled], begin[filled], count[filled]
         source = rows_of(begin - bounds[group], count)
-        yield group, Piece(source=source, target=rows_of(target + begin - first, count))
+        if source.size:
+            yield (
+                group,
+                Piece(source=source, target=rows_of(target[here] + begin - first[here], count)),
+            )
 
 
 def ends_beyond(
