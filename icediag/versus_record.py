@@ -14,7 +14,8 @@ class VersusRow:
         ms: Median, milliseconds; None where it was not run.
         low_ms: Lower quartile.
         high_ms: Upper quartile.
-        times: Median of its time over ours, pair by pair in the same round; 1 for ours.
+        times: Median of its time an event over ours, pair by pair in the same round; 1 for ours. Of
+            what was not run here, of the medians.
         repeats: Rounds it took part in.
         note: What else there is to say of it, or why it was not run.
     """

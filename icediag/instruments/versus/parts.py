@@ -78,7 +78,7 @@ def setting_of(dataset: TableDataset, n_events: int, seed: int) -> Setting:
 def collate_ways(s: Setting) -> list[Way]:
     """From events to a batch."""
     ways = [
-        Way(name="ours, a block from the data set", run=lambda: collate(s.block)),
+        Way(name="ours, the data set's block", run=lambda: collate(s.block)),
         Way(name="ours, a list of events", run=lambda: collate(s.events)),
         Way(
             name="torch.cat of the rows",
@@ -222,5 +222,9 @@ def attention_ways(s: Setting) -> list[Way]:
             run=None if whole else ours(s.rectangle),
             note=whole or _used(s.rectangle),
         ),
-        Way(name="torch.nested, jagged", run=nested(), note="no padding"),
+        Way(
+            name="torch.nested, jagged",
+            run=nested(),
+            note="no padding; on a CPU event by event",
+        ),
     ]

@@ -15,7 +15,7 @@ from .timing import Way
 
 #: GraphNeT 1.8's DynEdge, 1.38 M parameters, 256 events of 51,059 pulses, forward and backward on 2
 #: CPU cores: 8.9 events a second (the project's facts of the field, section 2).
-DYNEDGE_EVENTS_PER_SECOND = 8.9
+DYNEDGE_EVENTS, DYNEDGE_EVENTS_PER_SECOND = 256, 8.9
 #: A network of at least its size.
 LARGE = NetworkConfig(d_model=224, n_heads=7, n_layers=2)
 
