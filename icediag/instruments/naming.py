@@ -15,13 +15,14 @@ from .layouts import sizes_of
 from .ragged import Ragged, find_ragged
 from .trees import integers, leaves
 
-#: The small batch has this part of the samples of the large one.
+#: The small batch has this part of the samples of the large one, and no more than so many.
 SMALL = 8
+MOST_SMALL = 8
 
 
 def small_size(n_samples: int) -> int:
     """Samples of the small batch; where there are enough, 2: batch statistics need that many."""
-    return min(max(2, n_samples // SMALL), max(1, n_samples - 1))
+    return min(max(2, n_samples // SMALL), MOST_SMALL, max(1, n_samples - 1))
 
 
 @dataclasses.dataclass

@@ -73,6 +73,18 @@ class Column:
         return np.array([self.values.argmin(), self.values.argmax(), *between])
 
     @cached_property
+    def few_values(self) -> F64:
+        """`(1, M)` values of those rows."""
+        return self.values[self.few][None]
+
+    @cached_property
+    def few_logarithms(self) -> tuple[tuple[float, ...], F64]:
+        """What may be added to the argument of a logarithm, and `(F, M)` logarithms of few rows."""
+        lowest = self.few_values[0, 0]
+        floors = tuple(floor for floor in FLOORS if lowest >= 0 and lowest + floor > 0)
+        return floors, np.log10(self.few_values + np.array(floors)[:, None])
+
+    @cached_property
     def logarithms(self) -> dict[float, F64]:
         """By what is added to the argument, where that leaves no pole; made when asked for."""
         return {}
@@ -100,17 +112,22 @@ def _tolerance(eps: float, slope: float, fx: F64, offset: float, y: F64) -> floa
     return ROUNDINGS * eps * largest
 
 
-def _may_be_line(fx: F64, y: F64, eps: float) -> bool:
-    """Whether a few rows, the ends of fx first, allow that y = slope * fx + offset."""
-    if fx[0] == fx[1] or not (np.isfinite(fx[0]) and np.isfinite(fx[1])):
-        return False
-    slope = (y[1] - y[0]) / (fx[1] - fx[0])
-    if slope == 0 or not np.isfinite(slope):
-        return False
-    offset = y[0] - slope * fx[0]
-    # Only the few are looked at for the tolerance; of all rows y may be larger.
-    tolerance = 4 * _tolerance(eps, slope, fx, offset, y)
-    return bool(np.abs(slope * fx + offset - y).max() <= 2 * tolerance)
+def _may_be_lines(fx: F64, y: F64, eps: float) -> npt.NDArray[np.bool_]:
+    """For each row of fx whether a few values, the ends first, allow y = slope * fx + offset.
+
+    Args:
+        fx: `(F, M)` arguments.
+        y: `(M,)`.
+        eps: Relative spacing of the dtype of y.
+    """
+    with np.errstate(all="ignore"):
+        slope = (y[1] - y[0]) / (fx[:, 1] - fx[:, 0])
+        offset = y[0] - slope * fx[:, 0]
+        # Only the few are looked at for the tolerance; of all rows y may be larger.
+        largest = np.abs(slope) * np.abs(fx).max(1) + np.abs(offset) + np.abs(y).max()
+        apart = np.abs(slope[:, None] * fx + offset[:, None] - y).max(1)
+        near: npt.NDArray[np.bool_] = apart <= 8 * ROUNDINGS * eps * largest
+        return near & np.isfinite(slope) & (slope != 0)
 
 
 def _line(fx: F64, y: F64, eps: float) -> tuple[float, float, float, float] | None:
@@ -170,9 +187,8 @@ def _of_column(name: str, column: Column, seen: Column, eps: float) -> Origin | 
     """One raw column in the same row order."""
     x, y = column.values, seen.values
     n = y.size
-    few = column.few
-    x_few, y_few = x[few], y[few]
-    if np.array_equal(x_few, y_few) and np.array_equal(x, y):
+    y_few = y[column.few]
+    if np.array_equal(column.few_values[0], y_few) and np.array_equal(x, y):
         return Origin(column=name, map="identity", compared=n)
     if not column.distinct or not seen.distinct:
         return None
@@ -181,17 +197,16 @@ def _of_column(name: str, column: Column, seen: Column, eps: float) -> Origin | 
         apart = np.abs(x - y)
         if bool((apart <= eps * np.abs(x)).all()):
             return Origin(column=name, map="cast", residual=float(apart.max()), compared=n)
-    if _may_be_line(x_few, y_few, eps):
+    if _may_be_lines(column.few_values, y_few, eps)[0]:
         found = _linear(Origin(column=name, map="affine"), x, y, eps)
         if found is not None:
             return found
-    if x_few[0] >= 0:
-        for floor in FLOORS:
-            if x_few[0] + floor > 0 and _may_be_line(np.log10(x_few + floor), y_few, eps):
-                logarithm = Origin(column=name, map="logarithm", floor=floor)
-                found = _linear(logarithm, column.logarithm(floor), y, eps)
-                if found is not None:
-                    return found
+    floors, logarithms = column.few_logarithms
+    for i in np.flatnonzero(_may_be_lines(logarithms, y_few, eps)) if floors else ():
+        logarithm = Origin(column=name, map="logarithm", floor=floors[i])
+        found = _linear(logarithm, column.logarithm(floors[i]), y, eps)
+        if found is not None:
+            return found
     return _clipped(name, x, y, eps)
 
 

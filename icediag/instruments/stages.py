@@ -157,6 +157,7 @@ def location_of(thing: Any) -> Location | None:
     return Location(file=file, line=code.co_firstlineno)
 
 
+@functools.lru_cache(maxsize=4096)
 def relative_file(file: str, module: str | None) -> str:
     """A source file relative to the folder of its top-level package, in forward slashes."""
     path = Path(file)

@@ -1,0 +1,146 @@
+"""Pieces: ends, zeros and sums of many values on a CPU, in one walk through the memory.
+
+Each piece stays in the cache while it is looked at. Long rows are shared among as many threads as
+torch works with: these wait for the pipeline, which waits for the facts.
+"""
+
+# N values
+
+import itertools
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+#: Values that are looked at together: 512 KiB of float32, about what a core's own cache holds.
+PIECE = 1 << 17
+#: Values that are added in float32: their sum is off by less than this many roundings.
+ADDED = 64
+#: Values from which on another thread is worth waking.
+SHARED = 1 << 18
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """What was counted and added.
+
+    Attributes:
+        low: Smallest value.
+        high: Largest value.
+        zeros: How many are 0.
+        total: Sum of value - shift; not finite where that is beyond what a double holds.
+        squares: Sum of (value - shift)^2.
+    """
+
+    low: Any
+    high: Any
+    zeros: int
+    total: float
+    squares: float
+
+
+class Pieces:
+    """Adds up rows of values, one after the other, in memory that it keeps."""
+
+    def __init__(self) -> None:
+        self._desks = [_Desk()]
+        self._threads: ThreadPoolExecutor | None = None
+
+    def sums(self, values: NDArray[Any], shift: float) -> Sums | None:
+        """Add up a row.
+
+        Args:
+            values: `(N,)`, N at least 1; truth values as uint8, halves as float32.
+            shift: A point among the values: sums taken from there keep a small spread far from 0.
+
+        Returns:
+            None where not all values are finite.
+        """
+        pieces = [values[start : start + PIECE] for start in range(0, values.size, PIECE)]
+        n = min(torch.get_num_threads(), values.size // SHARED)
+        if n <= 1:
+            return _together(self._desks[0].sums(pieces, shift))
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(n - 1)
+        self._desks += [_Desk() for _ in range(n - len(self._desks))]
+        # In whole pieces, and together in their order: on any number of threads it is the same.
+        cuts = [len(pieces) * i // n for i in range(n + 1)]
+        shares = [pieces[start:end] for start, end in itertools.pairwise(cuts)]
+        others = [
+            self._threads.submit(desk.sums, share, shift)
+            for desk, share in zip(self._desks[1:], shares[1:], strict=False)
+        ]
+        first = self._desks[0].sums(shares[0], shift)
+        return _together([*first, *(one for other in others for one in other.result())])
+
+    def close(self) -> None:
+        """Let the threads go."""
+        if self._threads is not None:
+            self._threads.shutdown()
+            self._threads = None
+
+
+def _together(parts: list[Sums | None]) -> Sums | None:
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return Sums(
+        low=min(part.low for part in known),
+        high=max(part.high for part in known),
+        zeros=sum(part.zeros for part in known),
+        total=sum(part.total for part in known),
+        squares=sum(part.squares for part in known),
+    )
+
+
+class _Desk:
+    """Where one thread works: memory for what is made of a piece, used again for the next."""
+
+    def __init__(self) -> None:
+        self._flags = np.empty(0, bool)
+        self._apart: dict[Any, NDArray[Any]] = {}
+
+    def sums(self, pieces: list[NDArray[Any]], shift: float) -> list[Sums | None]:
+        """Add up each piece; None in the place of the first that is not finite, and no more."""
+        parts: list[Sums | None] = []
+        for piece in pieces:
+            low, high = piece.min(), piece.max()
+            if not (math.isfinite(low) and math.isfinite(high)):
+                return [*parts, None]
+            largest = max(abs(float(low)), abs(float(high)), abs(shift))
+            zeros = self._zeros(piece) if low <= 0 <= high else 0
+            # float32 could neither hold the squares of these nor, of integers, all digits.
+            wide = piece.dtype.kind != "f" or not 1e-12 < largest < 1e15
+            apart = piece.astype(np.float64) if wide else piece
+            with np.errstate(over="ignore", invalid="ignore"):
+                apart = self._minus(apart, shift) if shift else apart
+                total, squares = _sum(apart), float(np.dot(apart, apart))
+            parts.append(Sums(low=low, high=high, zeros=zeros, total=total, squares=squares))
+        return parts
+
+    def _zeros(self, piece: NDArray[Any]) -> int:
+        if self._flags.size < piece.size:
+            self._flags = np.empty(piece.size, bool)
+        # Of truth values, which numpy counts fast.
+        return int(np.count_nonzero(np.equal(piece, 0, out=self._flags[: piece.size])))
+
+    def _minus(self, piece: NDArray[Any], shift: float) -> NDArray[Any]:
+        held = self._apart.get(piece.dtype)
+        if held is None or held.size < piece.size:
+            held = self._apart[piece.dtype] = np.empty(piece.size, piece.dtype)
+        shifted: NDArray[Any] = held[: piece.size]
+        return np.subtract(piece, piece.dtype.type(shift), out=shifted)
+
+
+def _sum(values: NDArray[Any]) -> float:
+    """Sum: short columns as they are, which is fast, and then as doubles, which is exact enough."""
+    rows = values.size // ADDED
+    if rows == 0:
+        return float(values.sum(dtype=np.float64))
+    columns = np.add.reduce(values[: rows * ADDED].reshape(ADDED, rows), axis=0)
+    rest = values[rows * ADDED :].sum(dtype=np.float64)
+    return float(columns.sum(dtype=np.float64) + rest)
