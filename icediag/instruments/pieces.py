@@ -132,8 +132,8 @@ class _Desk:
         held = self._apart.get(piece.dtype)
         if held is None or held.size < piece.size:
             held = self._apart[piece.dtype] = np.empty(piece.size, piece.dtype)
-        shifted: NDArray[Any] = held[: piece.size]
-        return np.subtract(piece, piece.dtype.type(shift), out=shifted)
+        shifted: NDArray[Any] = np.subtract(piece, piece.dtype.type(shift), out=held[: piece.size])
+        return shifted
 
 
 def _sum(values: NDArray[Any]) -> float:

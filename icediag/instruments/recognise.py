@@ -126,8 +126,9 @@ def _may_be_lines(fx: F64, y: F64, eps: float) -> npt.NDArray[np.bool_]:
         # Only the few are looked at for the tolerance; of all rows y may be larger.
         largest = np.abs(slope) * np.abs(fx).max(1) + np.abs(offset) + np.abs(y).max()
         apart = np.abs(slope[:, None] * fx + offset[:, None] - y).max(1)
-        near: npt.NDArray[np.bool_] = apart <= 8 * ROUNDINGS * eps * largest
-        return near & np.isfinite(slope) & (slope != 0)
+        near = apart <= 8 * ROUNDINGS * eps * largest
+        allowed: npt.NDArray[np.bool_] = near & np.isfinite(slope) & (slope != 0)
+        return allowed
 
 
 def _line(fx: F64, y: F64, eps: float) -> tuple[float, float, float, float] | None:
