@@ -269,11 +269,14 @@ class Rounding:
         dtype: The narrow type.
         named: Whether they are names: whole numbers that go on as whole numbers.
         largest: Largest magnitude.
+        middle: Median magnitude; 0 of an older file.
         gap: Spacing of the type's values at the median magnitude.
         step: Smallest difference between two values before; None where that was not seen.
         spread: Standard deviation of the values.
         before: Distinct values before, None where that was not seen.
         after: Distinct values after.
+        grid: What all values were multiples of before, from some point on; None where they were
+            not, or where that does not matter: the type's own spacing is 1 or more.
         file: Source file.
         line: Its line there.
     """
@@ -288,6 +291,8 @@ class Rounding:
     spread: float
     before: int | None
     after: int
+    middle: float = 0.0
+    grid: float | None = None
     file: str | None = None
     line: int | None = None
 

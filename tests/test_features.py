@@ -22,7 +22,7 @@ from icediag.instruments.examine import examine
 from icediag.instruments.features import record_features
 from icediag.instruments.features.columns import facts_of
 from icediag.instruments.features.labels import Line
-from icediag.instruments.features.numbers import Numbers, exact_to
+from icediag.instruments.features.numbers import Numbers, exact_to, grid_of
 from icediag.instruments.features.slots import Slots
 from icediag.instruments.features.trace import ordered
 from icediag.recording import Recording, Unjudged
@@ -462,6 +462,93 @@ def test_half_precision_of_scaled_values_and_autocast_are_in_order() -> None:
 
     assert severe(on_table(normal(64, 3), Cast())) == set()
     assert not findings(on_table(900 * normal(64, 3), Auto()), "lost-resolution")
+
+
+class Narrow(nn.Module):
+    """Casts its table, and works on it."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.out = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out(x.to(self.dtype).float())
+        return out
+
+
+def ticks(most: int, n: int = ROWS) -> Tensor:
+    """Whole numbers below `most`."""
+    return torch.randint(0, most, (n,), generator=torch.manual_seed(0)).float()
+
+
+@pytest.mark.parametrize(
+    ("column", "dtype", "severity", "step"),
+    [
+        (ticks(10_000, 3000) * 0.1, torch.float16, "warning", 0.1),
+        (ticks(20_000, 3000) * 0.01, torch.bfloat16, "warning", 0.01),
+        ((ticks(10_000, 3000) - 2000) / 30_000, torch.bfloat16, "note", 1 / 30_000),
+        # Nothing of their own is lost.
+        (100 * normal(3000), torch.float16, None, None),
+        (torch.rand(3000, generator=torch.manual_seed(0)), torch.bfloat16, None, None),
+        (ticks(2000, 3000), torch.float16, None, None),
+        (ticks(256, 3000) / 255, torch.bfloat16, None, None),
+        ((ticks(256, 3000) / 255 - 0.449) / 0.226, torch.float16, None, None),
+        (ticks(2000, 3000) * 0.5, torch.float16, None, None),
+        (ticks(400, 3000), torch.bfloat16, None, None),  # a few beyond 256 become even numbers
+        (torch.zeros(3000), torch.float16, None, None),
+    ],
+)
+def test_a_grid_of_the_values_own_is_lost(
+    column: Tensor, dtype: torch.dtype, severity: str | None, step: float | None
+) -> None:
+    found = findings(on_table(beside(column), Narrow(dtype)), "lost-resolution")
+    assert [f.severity for f in found] == ([] if severity is None else [severity])
+    for finding in found:
+        assert finding.evidence["own_step"] == pytest.approx(step, rel=1e-3)
+        assert finding.evidence["distinct_after"] <= 0.8 * finding.evidence["distinct_before"]
+        assert finding.stage == "model" and "different values become" in finding.message
+
+
+@given(
+    st.floats(1e-3, 1e3),
+    st.integers(-(2**20), 2**20),
+    st.lists(st.integers(0, 4000), min_size=8, max_size=60, unique=True),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_the_grid_of_values_is_found(
+    step: float, start: int, places: list[int], dtype: torch.dtype
+) -> None:
+    places = sorted({0, 1, *places})
+    values = (torch.tensor(places, dtype=torch.float64) + start) * step
+    found = grid_of(torch.unique(values.to(dtype).double()), dtype)
+    noise = torch.finfo(dtype).eps * (abs(start) + 4000)
+    if noise < 1e-3:
+        assert found == pytest.approx(step, rel=1e-2)
+
+
+def test_random_values_lie_on_no_grid() -> None:
+    for seed in range(50):
+        values = torch.rand(8, generator=torch.manual_seed(seed), dtype=torch.float64)
+        assert grid_of(values.sort().values, torch.float32) is None
+
+
+def test_names_collide_however_few_are_beyond_the_limit() -> None:
+    class Keyed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows = nn.Embedding(512, 4)
+            self.out = nn.Linear(6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            narrow = x.bfloat16()
+            rows = self.rows(narrow[:, 2].long())
+            out: Tensor = self.out(torch.cat([x[:, :2], rows], 1))
+            return out
+
+    found = diagnosed(on_table(beside(ticks(400)), Keyed())).findings
+    assert [f.severity for f in found if f.name == "integer-overflow"] == ["error"]
+    assert not [f for f in found if f.name == "lost-resolution"]
 
 
 def test_unix_time_in_single_precision() -> None:

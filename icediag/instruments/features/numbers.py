@@ -3,6 +3,7 @@
 What an operation should have given is computed again in int64 and held against what it gave.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,10 @@ HASH = 1 << 20
 SAMPLE = 1 << 15
 #: Fewer different values say nothing.
 FEW = 8
+#: Values on a grid of their own have lost resolution where at most this share of them is left, and
+#: the type's steps are so many times those of the grid.
+LEFT = 0.8
+COARSER = 2.0
 
 
 @dataclass(eq=False)
@@ -59,6 +64,8 @@ class Numbers:
     def __init__(self, line: Callable[[], Line], n_samples: int, batch_size: int) -> None:
         self.overflows: dict[tuple[Any, ...], Overflow] = {}
         self.roundings: dict[tuple[Any, ...], Rounding] = {}
+        # Whole numbers of which few are beyond the limit: they matter if they are names.
+        self._mild: dict[tuple[Any, ...], Rounding] = {}
         #: Values before they were rounded, by the same key, to be told from names.
         self.before_rounding: dict[tuple[Any, ...], Tensor] = {}
         self._line = line
@@ -182,8 +189,6 @@ class Numbers:
             self._overflow(name, out.dtype, int(low), int(high), outside, values.numel())
 
     def _to_fewer_bits(self, source: Tensor, out: Tensor) -> None:
-        if float(out.detach().abs().amax()) <= exact_to(out.dtype):
-            return
         for before, after in zip(_columns(source), _columns(out), strict=True):
             line = self._line()
             self._rounding(line, f"cast from {_text(source)}", after, before, out.dtype, False)
@@ -211,7 +216,7 @@ class Numbers:
         dtype: torch.dtype,
         named: bool,
     ) -> None:
-        """Note values beyond what a type holds in steps of 1."""
+        """Note values beyond what a type holds in steps of 1, or in steps of their own."""
         values = _few(after)
         ok = values.isfinite()
         values = values[ok]
@@ -221,7 +226,8 @@ class Numbers:
         middle = float(values.abs().median())
         largest = float(values.abs().max())
         # Names above the limit collide however few they are; of measures, most must be above.
-        if largest <= limit or (middle <= limit and not named):
+        beyond = largest > limit and (middle > limit or named)
+        if not beyond and before is None:
             return
         distinct = torch.unique(values)
         if distinct.numel() < FEW:
@@ -230,40 +236,80 @@ class Numbers:
         key = (line.stage, line.file, line.line, what, text)
         if key in self.roundings:
             return
-        eps = torch.finfo(dtype).eps
-        at = largest if named else middle
-        gap = 2.0 ** int(torch.tensor(at).log2().floor()) * eps
-        n_before, step = None, None
+        info = torch.finfo(dtype)
+        at = max(largest if named or not middle else middle, info.smallest_normal)
+        gap = 2.0 ** math.floor(math.log2(at)) * info.eps
+        n_before, step, grid, noted = None, None, None, self.roundings
         if before is not None:
             exact = torch.unique(_few(before)[ok])
             n_before = exact.numel()
             step = float(exact.diff().min()) if exact.numel() > 1 else None
             if n_before == distinct.numel():
                 return
+            if not beyond:
+                grid = grid_of(exact, before.dtype)
+                if grid is None:
+                    return
+                if gap < COARSER * grid or distinct.numel() > LEFT * n_before:
+                    if largest <= limit or grid % 1:
+                        return
+                    noted = self._mild
             self.before_rounding[key] = exact
-        self.roundings[key] = Rounding(
+        noted[key] = Rounding(
             stage=line.stage,
             what=what,
             dtype=text,
             named=named,
             largest=largest,
+            middle=middle,
             gap=gap,
             step=step,
             spread=float(values.std()),
             before=n_before,
             after=distinct.numel(),
+            grid=grid,
             file=line.file,
             line=line.line,
         )
 
     def collected(self, is_name: Callable[[Tensor], bool]) -> tuple[Rounding, ...]:
         """What was noted; values that are also used as names are names."""
-        return tuple(
+        found = [
             replace(rounding, named=True)
             if key in self.before_rounding and is_name(self.before_rounding[key])
             else rounding
-            for key, rounding in self.roundings.items()
-        )
+            for key, rounding in {**self._mild, **self.roundings}.items()
+        ]
+        mild = {id(rounding) for rounding in self._mild.values()}
+        return tuple(rounding for rounding in found if id(rounding) not in mild)
+
+
+def grid_of(values: Tensor, dtype: torch.dtype) -> float | None:
+    """What the differences of values are multiples of, as those of a clock or a counter are.
+
+    Args:
+        values: Different values in rising order, as doubles.
+        dtype: The type that they come from: its rounding hides a finer grid.
+
+    Returns:
+        None where there is none: differences of measured values are multiples of nothing.
+    """
+    if values.numel() < FEW:
+        return None
+    apart = values.diff()
+    step = float(apart.min())
+    eps = torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
+    noise = 2 * eps * float(values.abs().max())
+    if step < 8 * noise:
+        return None
+    # From the short ones to the long ones, of which each tells the step better.
+    for reach in (8.0, 64.0, math.inf):
+        near = apart[apart <= reach * step]
+        count = (near / step).round()
+        if float((near - count * step).abs().max()) > 2 * noise + 0.02 * step:
+            return None
+        step = float(near.sum() / count.sum())
+    return step
 
 
 def _autocast() -> bool:
