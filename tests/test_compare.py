@@ -329,7 +329,7 @@ def test_the_packing_loop_is_caught(
     code, out, _ = run("compare", *arguments, "--json", str(tmp_path / "c.json"), width=width)
     assert code == 1
     assert max(map(cell_len, out.splitlines())) <= width
-    assert "packing_loop.py:32" in out and "new: warning P01 python-loop" in out
+    assert "packing_loop.py:35" in out and "new: warning P01 python-loop" in out
     written = json.loads((tmp_path / "c.json").read_text())
     changes = {(c["phase"], c["stage"], c["measure"]) for c in written["counts"]}
     assert ("forward", "pack_one_by_one", "syncs") in changes

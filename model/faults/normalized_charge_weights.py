@@ -7,6 +7,7 @@ sum can come arbitrarily close to 0.
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from icediag.model.collate import Batch
@@ -14,7 +15,10 @@ from icediag.model.event import CHARGE
 from icediag.model.network import Parts
 
 
-def log_charges(batch: Batch, features: Tensor) -> Tensor:  # noqa: ARG001 - the part's interface
+def log_charges(
+    batch: Batch,
+    features: Float[Tensor, "pulses 3"],  # noqa: ARG001 - the part's interface
+) -> Float[Tensor, "pulses"]:
     """Weights as in the case: log10(charge + 1e-8) / 3."""
     return torch.log10(batch.pulse_features[:, CHARGE] + 1e-8) / 3.0
 

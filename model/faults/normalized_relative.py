@@ -7,6 +7,7 @@ encoder, which was made for ns and p.e., flattens what is left.
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from icediag.model.collate import Batch
@@ -14,7 +15,9 @@ from icediag.model.event import CHARGE
 from icediag.model.network import Parts
 
 
-def normalized_values(batch: Batch, features: Tensor) -> tuple[Tensor, Tensor]:
+def normalized_values(
+    batch: Batch, features: Float[Tensor, "pulses 3"]
+) -> tuple[Float[Tensor, "pulses"], Float[Tensor, "pulses"]]:
     """Times as the normaliser gives them, and log10(charge + 1e-8) / 3, as in the case."""
     return features[:, 0], torch.log10(batch.pulse_features[:, CHARGE] + 1e-8) / 3.0
 

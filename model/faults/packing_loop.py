@@ -9,6 +9,7 @@ back each of these writes copies the gradient of the whole rectangle.
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from icediag.model.collate import Batch
@@ -16,7 +17,9 @@ from icediag.model.network import Parts
 from icediag.model.packing import Bucket, Packed
 
 
-def pack_one_by_one(doms: Tensor, cls: Tensor, batch: Batch) -> Packed:
+def pack_one_by_one(
+    doms: Float[Tensor, "doms features"], cls: Float[Tensor, "*events features"], batch: Batch
+) -> Packed:
     """Fill a zeroed (B, L, F) rectangle in a Python loop over DOMs."""
     n_events, n_features = batch.batch_size, doms.shape[1]
     counts = torch.bincount(batch.dom_to_event_idx, minlength=n_events)
