@@ -17,7 +17,9 @@ What to do:
     Do all rows in one operation: index with whole tensors, reduce by group index, mask.
 Limits:
     Only rounds that follow the batch are judged: a loop over layers, heads or epochs is not.
-    Collate has to touch every sample once, and is named only where it does more. Rounds along the
+    Collate has to touch every sample once, and is named only where it does more. A loop without
+    operations in data set or collate is a warning from half the step on, which workers may hide,
+    and from a tenth on where the pipeline's own loader has none. Rounds along the
     longest sample may each need the one before, as in a recurrence; they are noted. Loops inside
     of libraries are not seen.
 """
@@ -40,7 +42,8 @@ NEEDS = ("lines", "operations", "projection")
 
 #: Share of the projected step from which on a loop is shown to hurt, and is worth knowing.
 SHARE, KNOWING = 0.10, 0.01
-#: The same of a loop in data set or collate that calls no operation: workers may hide it.
+#: The same of a loop in data set or collate that calls no operation: workers may hide it, unless
+#: the pipeline's own loader has none.
 PLAIN_SHARE, PLAIN_KNOWING = 0.5, 0.05
 #: Rounds below which no loop is more than worth knowing.
 ROUNDS = 8
@@ -82,14 +85,15 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     return tuple(sorted(found, key=lambda f: -float(f.evidence["projected_s"])))
 
 
-def _severity(seen: LoopNest, host: bool, share: float) -> Severity | None:
+def _severity(seen: LoopNest, host: bool, share: float, workers: int | None) -> Severity | None:
     """How bad it is; None where it is in order."""
     plain = _plain(seen)
     if host:
         if seen.by_sample and seen.order < 2:
             many = seen.cost.operations > NATURAL * seen.rounds
             return "note" if many and share >= SHARE else None
-        bad, knowing = (PLAIN_SHARE, PLAIN_KNOWING) if plain else (SHARE, PLAIN_KNOWING)
+        hidden = plain and workers != 0
+        bad, knowing = PLAIN_SHARE if hidden else SHARE, PLAIN_KNOWING
     else:
         bad, knowing = SHARE, KNOWING
     if share < knowing:
@@ -99,7 +103,8 @@ def _severity(seen: LoopNest, host: bool, share: float) -> Severity | None:
 
 def _finding(seen: LoopNest, recording: Recording) -> Finding | None:
     projection, operations = recording.projection, recording.operations
-    assert projection is not None and operations is not None
+    assert projection is not None and operations is not None and recording.lines is not None
+    workers = recording.lines.workers
     loop, cost = seen.loop, seen.cost
     host = loop.phase in HOST_PHASES
     launch_s, sync_s = projection.constants["launch_s"], projection.constants["sync_s"]
@@ -113,7 +118,7 @@ def _finding(seen: LoopNest, recording: Recording) -> Finding | None:
     useful = 0.0 if host or seen.order > 1 else 3 * max(at_once, flops)
     lost = max(0.0, projected - useful - issued / max(1.0, seen.rounds))
     step = max(projection.step_s, 1e-9)
-    severity = _severity(seen, host, lost / step)
+    severity = _severity(seen, host, lost / step, workers)
     if severity is None:
         return None
     total = tally(
@@ -197,7 +202,10 @@ def _message(
         )
     step = f"a step of {duration(projection.step_s)}, projected to {projection.title}"
     if host:
-        said.append(f"It takes the host about {duration(projected)}, beside {step}")
+        waits = "without worker processes every step waits for it"
+        if recording.lines is not None and recording.lines.workers == 0:
+            waits = "the pipeline's loader has no worker processes, so that every step waits for it"
+        said.append(f"It takes the host about {duration(projected)}, beside {step}; {waits}")
     else:
         said.append(f"It takes {duration(projected)} of {step}")
     return ". ".join(said) + "."

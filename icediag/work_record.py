@@ -240,6 +240,7 @@ class LinesRecord:
         lines: Lines whose count grows.
         loops: Loops that take more rounds in a larger batch.
         executed: Executions of all lines of the user's own, by phase and run.
+        workers: Worker processes of the pipeline's own loader; None where it has none that says.
         not_judged: What could not be counted.
     """
 
@@ -250,4 +251,5 @@ class LinesRecord:
     lines: tuple[LineRecord, ...] = ()
     loops: tuple[LoopRecord, ...] = ()
     executed: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    workers: int | None = None
     not_judged: tuple[Unjudged, ...] = ()

@@ -1,12 +1,15 @@
 """Loops and waits: found with line, axis and order where they hurt, silent where they do not."""
 
+import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from icediag import Pipeline
 from icediag.checks import host_sync, judge, python_loop
@@ -255,6 +258,30 @@ def test_in_collate_by_cost() -> None:
     assert all(f.severity == "note" for f in loops_of(diagnosed(made(collate=collate_plain))))
     long = diagnosed(made(collate=collate_plain_and_long))
     assert the_loop(long, "plain and long", "n_points", 1).severity == "warning"
+
+
+def collate_plain_and_longer(points: list[Tensor]) -> Batch:
+    seen = 0
+    for event in points:
+        for row in event.tolist():
+            for value in row * 2:
+                seen += value > 0
+    return collate(points)
+
+
+def test_what_workers_may_hide_is_a_warning_where_there_are_none() -> None:
+    loader = partial(DataLoader, made().dataset, num_workers=0)
+    recording = examine(made(collate=collate_plain_and_longer, loader=loader), needs=NEEDS)
+    assert recording.lines is not None and recording.lines.workers == 0
+    severities = {}
+    for workers in (None, 0, 2):
+        lines = dataclasses.replace(recording.lines, workers=workers)
+        [finding] = loops_of(judge(dataclasses.replace(recording, lines=lines), CHECKS))
+        severities[workers] = finding.severity
+        assert 0.1 < finding.evidence["projected_share"] < 0.5
+        assert ("loader has no worker processes" in finding.message) == (workers == 0)
+        assert "every step waits for it" in finding.message
+    assert severities == {None: "note", 0: "warning", 2: "note"}
 
 
 class Items:

@@ -129,8 +129,18 @@ def _count(study: Study) -> LinesRecord:
         lines=tuple(lines),
         loops=tuple(loops),
         executed=executed,
+        workers=_workers(study.pipeline),
         not_judged=series.written(),
     )
+
+
+def _workers(pipeline: Pipeline) -> int | None:
+    """Worker processes of the pipeline's own loader, where it has one that can be made."""
+    try:
+        loader = None if pipeline.loader is None else pipeline.loader()
+        return int(loader.num_workers) if hasattr(loader, "num_workers") else None
+    except Exception:  # of the user's code; those who read from the loader say so
+        return None
 
 
 def _of_phase(series: Series[LineProbe], phase: Phase) -> list[Counts]:
