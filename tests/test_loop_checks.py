@@ -1,6 +1,9 @@
 """Loops and waits: found with line, axis and order where they hurt, silent where they do not."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -374,6 +377,27 @@ def test_the_built_in_has_none() -> None:
 def test_the_same_in_every_run() -> None:
     texts = {diagnosed(made(by_row)).to_json() for _ in range(2)}
     assert len(texts) == 1 and '"P01"' in texts.pop()
+
+
+@pytest.mark.slow
+def test_the_same_word_for_word_in_other_processes() -> None:
+    code = (
+        "from tests.test_loop_checks import *\n"
+        "faults = 'case', 'rank-loop'\n"
+        "print(diagnosed(icecube(n_events=6, batch_size=6, config=TINY, faults=faults)).to_json())"
+    )
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            cwd=Path(__file__).parents[1],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in (1, 2, 3)
+    }
+    assert len(texts) == 1 and texts.pop().count('"name": "python-loop"') == 2
 
 
 def test_what_cannot_be_told_is_said() -> None:
