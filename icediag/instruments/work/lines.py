@@ -137,8 +137,8 @@ def _count(study: Study) -> LinesRecord:
 def _workers(pipeline: Pipeline) -> int | None:
     """Worker processes of the pipeline's own loader, where it has one that can be made."""
     try:
-        loader = None if pipeline.loader is None else pipeline.loader()
-        return int(loader.num_workers) if hasattr(loader, "num_workers") else None
+        count = None if pipeline.loader is None else getattr(pipeline.loader(), "num_workers", None)
+        return None if count is None else int(count)
     except Exception:  # of the user's code; those who read from the loader say so
         return None
 
