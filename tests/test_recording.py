@@ -328,6 +328,7 @@ def sample_lines() -> LinesRecord:
         lines=(line,),
         loops=(loop,),
         executed={"forward": (70, 130)},
+        workers=2,
         not_judged=(Unjudged(name="growth", reason="one size"),),
     )
 
