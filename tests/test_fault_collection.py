@@ -5,13 +5,48 @@ from collections import Counter
 import pytest
 
 from icediag import Pipeline
+from icediag.checks import CHECKS, judge
 from icediag.finding import SEVERITIES
+from icediag.instruments.examine import examine
 from icediag.instruments.record import record
 from tests.faults.case import Patient
 from tests.faults.score import PATIENTS, Outcome, render, run, summary
 
 #: Values that are not finite are the fault itself.
 NOT_FINITE = {"log-of-negative", "nan-in-data"}
+
+
+#: What arrives where: of each kind of check one fault, in each of four pipelines.
+KINDS = {
+    "clouds": {
+        "N": "norm-over-padding",
+        "F": "millimetres",
+        "C": "centimetres",
+        "B": "root-of-padding",
+        "V": "log-of-negative",
+    },
+    "pictures": {
+        "N": "normalised-twice",
+        "F": "bytes",
+        "C": "forgets-relu",
+        "B": "share-of-channel",
+        "V": "plain-tensor",
+    },
+    "text": {
+        "N": "mean-over-padding",
+        "F": "number-tokens",
+        "C": "narrow-tokens",
+        "B": "root-of-padding",
+        "V": "wrapping-key",
+    },
+    "graphs": {
+        "N": "scaled-again",
+        "F": "kind-as-number",
+        "C": "edges-turned",
+        "B": "self-distance",
+        "V": "small-hash",
+    },
+}
 
 
 def test_it_is_large_enough() -> None:
@@ -34,6 +69,25 @@ def test_every_build_runs(patient: Patient) -> None:
         seen = record(made, batch_size=6, values=False)
         assert seen.loss is not None, (name, seen.not_judged)
         assert (seen.loss != seen.loss) == (name in NOT_FINITE), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_what_arrives_where_is_found_at_its_stage(name: str) -> None:
+    patient = next(p for p in PATIENTS if p.name == name)
+    code_of = {check.NAME: check.CODE for check in CHECKS}
+    needs = ("features", "provenance", "bounds", "weighing")
+    for built in (None, *patient.variants):
+        assert judge(examine(patient.build(built), needs=needs)).at_least("warning") == ()
+    for kind, fault_name in KINDS[name].items():
+        fault = next(f for f in patient.faults if f.name == fault_name)
+        assert kind in {code_of[check][0] for check in fault.checks}
+        diagnosis = judge(examine(patient.build(fault_name), needs=needs))
+        outcome = Outcome(
+            patient=name, name=fault_name, fault=fault, diagnosis=diagnosis, seconds=0.0
+        )
+        hits = [hit for hit in outcome.hits if hit.code.startswith(kind)]
+        assert any(hit.stage.startswith(fault.stages) for hit in hits), (fault_name, hits)
 
 
 def test_the_score_counts() -> None:

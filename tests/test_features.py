@@ -636,6 +636,11 @@ def test_slots_from_lengths_masks_and_sorted_samples() -> None:
     assert by_length.sum(1).tolist() == [4, 2, 1]
     # A picture with a black border is not padded.
     assert not Slots({"x": table}, {}, 3).of
+    # Tokens but the last, and tokens but the first, of two, four and one.
+    tokens = torch.tensor([[5, 6, 0, 0], [7, 8, 9, 4], [3, 0, 0, 0]])
+    for part in (tokens[:, :-1], tokens[:, 1:]):
+        [shifted] = Slots({"tokens": part}, {"": [2, 4, 1]}, 3).of.values()
+        assert shifted.astype(int).tolist() == [[1, 1, 0], [1, 1, 1], [1, 0, 0]]
 
 
 def test_padded_rows_are_left_out() -> None:

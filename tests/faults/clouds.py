@@ -3,6 +3,8 @@
 # B clouds, L longest cloud, F features
 
 import torch
+from annotated_types import Ge, Le
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,6 +29,8 @@ class Clouds:
             bright = torch.randn(n, 1, generator=generator)
             if fault == "millimetres":
                 points = points * 4000 + 15000
+            if fault == "centimetres":
+                points = points * 100
             if fault == "constant-column":
                 bright = torch.full_like(bright, 0.25)
             if fault == "bright-tail":
@@ -70,6 +74,13 @@ def collate_by_point(samples: list[tuple[Tensor, int]]) -> Batch:
     return points, mask, torch.tensor([label for _, label in samples])
 
 
+class PaddedNorm(nn.BatchNorm1d):
+    """Batch statistics over the points of all clouds, padding included."""
+
+    def forward(self, points: Tensor) -> Tensor:
+        return super().forward(points.transpose(1, 2)).transpose(1, 2)
+
+
 class PointEncoder(nn.Module):
     """Each point by itself."""
 
@@ -77,7 +88,7 @@ class PointEncoder(nn.Module):
         super().__init__()
         self.first = nn.Linear(4, 32)
         self.second = nn.Linear(32, 32)
-        self.norm = nn.LayerNorm(32)
+        self.norm = PaddedNorm(32) if fault == "norm-over-padding" else nn.LayerNorm(32)
         self.drop = nn.Dropout(0.1 if fault == "dropout" else 0.0)
         if fault == "dead-units":
             nn.init.constant_(self.first.bias, -60.0)
@@ -93,7 +104,11 @@ class PointEncoder(nn.Module):
 class Pool(nn.Module):
     """Masked maximum and mean."""
 
-    def forward(self, points: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self,
+        points: Float[Tensor, "clouds longest features"],
+        mask: Bool[Tensor, "clouds longest"],
+    ) -> Float[Tensor, "clouds pooled"]:
         highest = points.masked_fill(~mask[..., None], -torch.inf).amax(1)
         mean = (points * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         return torch.cat([highest, mean], 1)
@@ -123,6 +138,14 @@ class LoopPool(nn.Module):
         return torch.stack(rows)
 
 
+class RootPool(Pool):
+    """Weighs points by their length, whose slope is infinite where padding was set to 0."""
+
+    def forward(self, points: Tensor, mask: Tensor) -> Tensor:
+        kept = points * mask[..., None]
+        return super().forward(points * kept.square().sum(2, keepdim=True).sqrt(), mask)
+
+
 class BatchCentredPool(Pool):
     """Takes the batch's mean away, in evaluation as well."""
 
@@ -135,6 +158,7 @@ POOLS: dict[str, type[nn.Module]] = {
     "unmasked-pool": UnmaskedPool,
     "loop-pool": LoopPool,
     "batch-centred": BatchCentredPool,
+    "root-of-padding": RootPool,
 }
 
 
@@ -190,6 +214,11 @@ def pipeline(fault: str | None = None) -> Pipeline:
         loss=LOSSES.get(fault or "", loss),
         optimizer=lambda parameters: torch.optim.Adam(parameters, rates.get(fault or "", 2e-3)),
         batch_size=24,
+        contracts={
+            "tests.faults.clouds:PointEncoder": {
+                "points": (Float[Tensor, "clouds longest 4"], Ge(-30), Le(30))
+            }
+        },
         sources=("tests.faults.clouds",),
     )
 
@@ -214,6 +243,13 @@ PATIENT = Patient(
             checks=("padding-leak", "padding-in-statistics"),
             stages=("pool", "model"),
         ),
+        Fault(
+            name="norm-over-padding",
+            checks=("padding-in-statistics",),
+            stages=("encoder.norm", "PaddedNorm"),
+        ),
+        Fault(name="centimetres", checks=("contract-broken",), stages=("encoder",)),
+        Fault(name="root-of-padding", checks=("numerical-pole",), stages=("pool",)),
         Fault(name="batch-centred", checks=("batch-leak",), stages=("pool", "model")),
         Fault(name="dead-units", checks=("dead-units",), stages=("encoder",)),
         Fault(name="frozen-layer", checks=("no-gradient",), stages=("encoder.second",)),

@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,11 +26,11 @@ class Graph:
 
 @dataclass
 class Batch:
-    kind: Tensor
-    x: Tensor
-    edges: Tensor
-    graph: Tensor
-    y: Tensor
+    kind: Int64[Tensor, "nodes"]
+    x: Float[Tensor, "nodes 3"]
+    edges: Int64[Tensor, "2 edges"]
+    graph: Int64[Tensor, "nodes"]
+    y: Float[Tensor, "graphs"]
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(**{name: value.to(device) for name, value in vars(self).items()})
@@ -85,13 +86,19 @@ class Layer(nn.Module):
         self.update = nn.Linear(2 * width, width)
         self.norm = nn.BatchNorm1d(width) if fault == "batch-norm" else nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "nodes width"], edges: Int64[Tensor, "2 edges"]
+    ) -> Float[Tensor, "nodes width"]:
         if self.fault == "edge-by-edge":
             total = torch.zeros_like(x)
             for source, target in edges.t().tolist():
                 total[target] = total[target] + self.message(torch.cat([x[source], x[target]]))
         else:
             messages = self.message(torch.cat([x[edges[0]], x[edges[1]]], 1))
+            if self.fault == "self-distance":
+                # Of an edge from a node to itself the root is taken of 0.
+                apart = (x[edges[0]] - x[edges[1]]).square().sum(1, keepdim=True).sqrt()
+                messages = messages * torch.exp(-apart)
             total = torch.zeros_like(x).index_add(0, edges[1], messages)
         out: Tensor = self.norm(x + functional.relu(self.update(torch.cat([x, total], 1))))
         return out
@@ -114,9 +121,12 @@ class GraphNet(nn.Module):
         else:
             kind = self.embed_kind(batch.kind)
         x = batch.x * 0 if self.fault == "inputs-lost" else batch.x
+        if self.fault == "scaled-again":
+            x = (x - 3.0) / 40.0
+        edges = batch.edges.t() if self.fault == "edges-turned" else batch.edges
         hidden = self.enter(torch.cat([x, kind], 1))
         for layer in self.layers:
-            hidden = layer(hidden, batch.edges)
+            hidden = layer(hidden, edges)
         n = len(batch.y)
         if self.fault == "mask-by-graph":
             pooled = torch.stack([hidden[batch.graph == g].mean(0) for g in range(n)])
@@ -156,6 +166,9 @@ PATIENT = Patient(
     variants=("batch-norm",),
     faults=(
         Fault(name="no-offsets", checks=("batch-leak",)),
+        Fault(name="scaled-again", checks=("double-normalization",), stages=("enter", "model")),
+        Fault(name="edges-turned", checks=("contract-broken",), stages=("layers",)),
+        Fault(name="self-distance", checks=("numerical-pole",), stages=("layers",)),
         Fault(name="small-hash", checks=("integer-overflow",), stages=("collate",)),
         Fault(name="edge-by-edge", checks=("python-loop",), stages=("layers",)),
         Fault(name="kind-as-number", checks=("id-as-magnitude",), stages=("enter", "model")),

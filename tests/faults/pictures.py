@@ -2,9 +2,11 @@
 
 # B images, C channels, H and W pixels
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -63,7 +65,9 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self, x: Annotated[Float[Tensor, "images channels height width"], Ge(0)]
+    ) -> Annotated[Float[Tensor, "images channels height width"], Ge(0)]:
         hidden = functional.relu(self.norm1(self.conv1(x)))
         return functional.relu(x + self.norm2(self.conv2(hidden)))
 
@@ -99,9 +103,15 @@ class ResNet(nn.Module):
             image = (image - MEAN) / STD
         if self.fault == "doubles":
             image = image.matmul(torch.eye(16, dtype=torch.float64)).float()
-        hidden = functional.relu(self.stem(image)) * self.scale
+        hidden = self.stem(image) * self.scale
+        if self.fault != "forgets-relu":
+            hidden = functional.relu(hidden)
         for block in self.blocks:
             hidden = block(hidden)
+        if self.fault == "share-of-channel":
+            # A channel that an image leaves dark is 0 everywhere.
+            hidden = functional.relu(hidden - 1)
+            hidden = hidden / hidden.sum((2, 3), keepdim=True)
         pooled = hidden.mean((2, 3))
         out: Tensor = self.head(pooled)
         if self.fault == "softmax-twice":
@@ -233,6 +243,8 @@ PATIENT = Patient(
         Fault(name="bytes", checks=("unnormalized-input",), stages=("stem", "collate")),
         Fault(name="normalised-twice", checks=("double-normalization",), stages=("stem", "model")),
         Fault(name="doubles", checks=("wide-dtype",), stages=("model", "collate"), lowest="note"),
+        Fault(name="forgets-relu", checks=("contract-broken",), stages=("blocks.0",)),
+        Fault(name="share-of-channel", checks=("numerical-pole",), stages=("model",)),
         Fault(name="unregistered", checks=("unregistered-tensor", "optimizer-misses-parameters")),
         Fault(name="plain-tensor", checks=("unregistered-tensor",), stages=("model",)),
         Fault(name="exploding", checks=("exploding-gradient",)),

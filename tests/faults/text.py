@@ -2,9 +2,11 @@
 
 # B lines, L longest line, F features
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Lt
+from jaxtyping import Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,7 +15,8 @@ from icediag import Pipeline
 from .case import Fault, Patient
 
 VOCABULARY, PAD, N_LINES = 32, 0, 96
-Batch = tuple[Tensor, Tensor]
+Tokens = Annotated[Int64[Tensor, "lines places"], Ge(0), Lt(VOCABULARY)]
+Batch = tuple[Tokens, Tokens]
 
 
 def lines() -> list[Tensor]:
@@ -30,6 +33,12 @@ def lines() -> list[Tensor]:
 def collate(samples: list[Tensor]) -> Batch:
     tokens = nn.utils.rnn.pad_sequence(samples, batch_first=True, padding_value=PAD)
     return tokens[:, :-1], tokens[:, 1:]
+
+
+def collate_narrow(samples: list[Tensor]) -> Batch:
+    """Tokens in 32 bits, which an embedding takes as well."""
+    tokens, targets = collate(samples)
+    return tokens.int(), targets
 
 
 def collate_by_token(samples: list[Tensor]) -> Batch:
@@ -78,7 +87,16 @@ class LanguageModel(nn.Module):
             hidden = self.number(tokens[..., None] / VOCABULARY)
         else:
             hidden = self.embed(tokens)
-        hidden = hidden + self.place(torch.arange(tokens.shape[1]))
+        places = torch.arange(tokens.shape[1])
+        if self.fault == "wrapping-key":
+            key = tokens.short() * 1100 + places.short()
+            hidden = hidden + self.embed(key.long() % VOCABULARY)
+        hidden = hidden + self.place(places)
+        if self.fault == "mean-over-padding":
+            hidden = hidden - hidden.mean(1, keepdim=True)
+        if self.fault == "root-of-padding":
+            kept = hidden * (tokens != PAD)[..., None]
+            hidden = hidden * kept.square().sum(2, keepdim=True).sqrt()
         if self.fault in ("vanishing", "attends-across"):
             hidden = self.body(hidden)
         else:
@@ -107,6 +125,9 @@ def loss_by_token(logits: Tensor, batch: Batch) -> Tensor:
     return total / n
 
 
+COLLATES = {"collate-by-token": collate_by_token, "narrow-tokens": collate_narrow}
+
+
 def build(fault: str | None) -> Pipeline:
     torch.manual_seed(0)
     model = LanguageModel(fault, norm_first=fault != "post-norm")
@@ -118,7 +139,7 @@ def build(fault: str | None) -> Pipeline:
     return Pipeline(
         name="text",
         dataset=lines(),
-        collate=collate_by_token if fault == "collate-by-token" else collate,
+        collate=COLLATES.get(fault or "", collate),
         model=model,
         loss=loss_by_token if fault == "loss-by-token" else loss,
         optimizer=optimizer,
@@ -134,6 +155,10 @@ PATIENT = Patient(
     faults=(
         Fault(name="attends-across", checks=("batch-leak",), stages=("body", "model")),
         Fault(name="number-tokens", checks=("id-as-magnitude",), stages=("number", "model")),
+        Fault(name="mean-over-padding", checks=("padding-in-statistics",), stages=("model",)),
+        Fault(name="narrow-tokens", checks=("contract-broken",), stages=("collate",)),
+        Fault(name="wrapping-key", checks=("integer-overflow",), stages=("model",)),
+        Fault(name="root-of-padding", checks=("numerical-pole",), stages=("model",)),
         Fault(name="vanishing", checks=("vanishing-gradient",)),
         Fault(name="collate-by-token", checks=("python-loop",), stages=("collate",)),
         Fault(name="loss-by-token", checks=("python-loop",), stages=("loss",)),

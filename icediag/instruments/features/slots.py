@@ -36,11 +36,15 @@ class Slots:
             # Collate functions for packed sequences sort by length.
             for order in (sizes, np.sort(sizes)[::-1]):
                 for _, tensor in tensors:
-                    if tensor.ndim < 2 or tuple(tensor.shape[:2]) != (n_samples, order.max()):
+                    if tensor.ndim < 2 or tensor.shape[0] != n_samples:
                         continue
-                    kept = np.arange(order.max()) < order[:, None]
+                    # A language model is given all tokens but the last, and is to say the next.
+                    n = tensor.shape[1]
+                    if n not in (order.max(), order.max() - 1):
+                        continue
+                    kept = np.arange(n) < order[:, None]
                     if not kept.all() and _constant_outside(tensor, kept):
-                        self.of.setdefault((n_samples, int(order.max())), kept)
+                        self.of.setdefault((n_samples, n), kept)
         for _, tensor in tensors:
             kept_of_mask = _mask(tensor, n_samples)
             if kept_of_mask is not None:
