@@ -20,7 +20,7 @@ from icediag.finding import Finding, Severity
 from icediag.gradients_record import GradientsRecord
 from icediag.recording import Recording, Unjudged
 
-from .update_ratio import out_of_range, warms_up
+from .update_ratio import consequence, out_of_range, warms_up
 
 CODE = "G08"
 NAME = "learning-rate"
@@ -50,14 +50,14 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     if found is None or not record.adaptive or (found[0] == "small" and warms_up(record)):
         return ()
     how, ratio, weights = found
+    lost = max(p.lost for p in weights)
     return (
         _finding(
             record,
             "warning",
             f"{record.optimizer} at {rates[-1]} changes {len(weights)} weight matrices by "
-            f"{ratio:.2g} of their size in one step (median)"
-            + (": it replaces them." if how == "large" else ": next to nothing."),
-            {"learning_rate": rates[-1], "ratio": ratio, "weights": len(weights)},
+            f"{ratio:.2g} of their size in one step (median){consequence(how, lost)}",
+            {"learning_rate": rates[-1], "ratio": ratio, "weights": len(weights), "lost": lost},
         ),
     )
 

@@ -41,7 +41,9 @@ def _unused(record: LossRecord) -> Finding:
         name=NAME,
         severity="warning",
         stage="loss",
-        message=f"{record.name} has no slope by {names}, declared as output: it is never trained.",
+        message=(
+            f"{record.subject} has no slope by {names}, declared as output: it is never trained."
+        ),
         evidence={"unused": record.unused, "declared": record.declared},
         remedy=f"Compare {names} with the truth in the loss.",
         location=record.location,
@@ -60,7 +62,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     if not targets.unread:
         return Unjudged(
             name=NAME,
-            reason=f"{record.name} goes by its predictions alone, and the batch holds nothing that "
+            reason=f"{record.name} goes by the predictions alone, and the batch holds nothing that "
             "the model does not read: what the targets are is not known",
         )
     by_itself = targets.views > 1 or targets.coupled is not False

@@ -81,8 +81,8 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
             record,
             rows,
             "error",
-            f"{record.name} is the same, to {rows.permuted:.1g}, whichever target stands in which "
-            f"row, and {moves}: every prediction is held against every target.",
+            f"{record.subject} is the same, to {rows.permuted:.1g}, whichever target stands in "
+            f"which row, and {moves}: every prediction is held against every target.",
             "Give predictions and targets one shape: (B, 1) less (B,) is (B, B).",
         )
     if rows.by_samples and 2 * rows.own <= rows.tried:
@@ -99,7 +99,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
             record,
             rows,
             "note",
-            f"{record.name} holds rows against the targets of others as well: {moves}.",
+            f"{record.subject} holds rows against the targets of others as well: {moves}.",
             "Make sure that this is meant.",
         )
     return ()

@@ -17,7 +17,7 @@ Limits:
 """
 
 from icediag.finding import Finding
-from icediag.recording import Recording
+from icediag.recording import Recording, Unjudged
 
 CODE = "V02"
 NAME = "run-fails"
@@ -30,6 +30,18 @@ PARTS = {
     "loss": "The loss",
     "backward": "The backward pass",
 }
+#: How each is called, for one who wires a pipeline for the first time.
+CALLS = {
+    "dataset item": "samples are read by len() and [i], or by iterating",
+    "collate": "it is called as collate(list of samples)",
+    "model": "it is called as model(batch), or as forward(model, batch) where that is given",
+    "loss": "it is called as loss(predictions, batch) and is to return a tensor of one value",
+    "backward": "the loss must come from the parameters by torch's operations",
+}
+
+
+def _remedy(item: Unjudged) -> str:
+    return "Mend that line" if item.location is not None else f"See that {CALLS[item.name]}"
 
 
 def check(recording: Recording) -> tuple[Finding, ...]:
@@ -42,7 +54,7 @@ def check(recording: Recording) -> tuple[Finding, ...]:
             stage=item.name,
             message=f"{PARTS[item.name]} fails: {item.reason}",
             evidence={"samples": recording.batch_size, "reason": item.reason},
-            remedy="Mend that line; until it runs, nothing after it can be judged.",
+            remedy=(f"{_remedy(item)}; until it runs, nothing after it can be judged."),
             location=item.location,
         )
         for item in recording.not_judged

@@ -110,7 +110,7 @@ def _of_sweep(record: LossRecord, sweep: Sweep) -> Finding:
             severity="error",
             stage="loss",
             message=(
-                f"{record.name} falls as {_named(sweep)} goes towards {sweep.stops_at:.4g} "
+                f"{record.subject} falls as {_named(sweep)} goes towards {sweep.stops_at:.4g} "
                 f"({others}), and there it or its slope is not finite{begins}."
             ),
             evidence=evidence,
@@ -123,7 +123,7 @@ def _of_sweep(record: LossRecord, sweep: Sweep) -> Finding:
         severity="warning",
         stage="loss",
         message=(
-            f"{record.name} jumps by {sweep.jump:.3g} where {_named(sweep)} passes "
+            f"{record.subject} jumps by {sweep.jump:.3g} where {_named(sweep)} passes "
             f"{sweep.jump_at:.6g} ({others}); it spans {sweep.span:.3g} on the way."
         ),
         evidence=evidence,

@@ -41,8 +41,8 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
             severity="note",
             stage="loss",
             message=(
-                f"{record.name} of {2 * record.samples} samples is {record.doubled:.4g} times that "
-                f"of the same {record.samples} once: it is a sum over samples."
+                f"{record.subject} of {2 * record.samples} samples is {record.doubled:.4g} times "
+                f"that of the same {record.samples} once: it is a sum over samples."
             ),
             evidence={"ratio": record.doubled, "samples": record.samples},
             remedy="Take the mean over samples.",

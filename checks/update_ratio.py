@@ -79,6 +79,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
         return ()
     how, ratio, weights = found
     rate = record.steps[-1].rate if record.steps else None
+    lost = max(p.lost for p in weights)
     if how == "small" and rate == 0:
         return ()
     worst = (max if how == "large" else min)(weights, key=lambda p: p.ratio or 0.0)
@@ -91,8 +92,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
             stage=worst.stage,
             message=(
                 f"A step of {record.optimizer} at {rate} changes {len(weights)} weight matrices by "
-                f"{ratio:.2g} of their size (median)"
-                + (": it replaces them." if how == "large" else ": it is lost in rounding.")
+                f"{ratio:.2g} of their size (median)" + consequence(how, lost)
             ),
             evidence={
                 "ratio": ratio,
@@ -100,9 +100,18 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
                 "weights": len(weights),
                 "worst": worst.name,
                 "worst_ratio": worst.ratio,
-                "lost": max(p.lost for p in weights),
+                "lost": lost,
             },
             remedy="Scale loss or learning rate so that a step is about 1e-3 of the weights.",
             location=None if place is None else Location(file=place[0], line=place[1]),
         ),
     )
+
+
+def consequence(how: str, lost: float) -> str:
+    """What a step of that size does, at the end of a sentence."""
+    if how == "large":
+        return ": it replaces them."
+    if lost > LOST:
+        return f", and leaves {lost:.0%} of the values bit for bit: it is lost in rounding."
+    return ": it is lost in rounding."

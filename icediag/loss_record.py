@@ -215,3 +215,8 @@ class LossRecord:
     doubled: float | None = None
     evaluations: int = 0
     not_tried: tuple[Unjudged, ...] = ()
+
+    @property
+    def subject(self) -> str:
+        """Its name at the beginning of a sentence."""
+        return "The loss" if self.name == "the loss" else self.name

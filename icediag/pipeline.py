@@ -104,6 +104,13 @@ class Pipeline:
                     f"Pipeline.{name}: expected something callable, got "
                     f"{type(getattr(self, name)).__name__}"
                 )
+        for name in ("model", "loss"):
+            value = getattr(self, name)
+            if isinstance(value, type):
+                raise ValueError(
+                    f"Pipeline.{name}: expected one that is made, such as {value.__name__}(), got "
+                    f"the class {value.__name__} itself"
+                )
         for name in ("forward", "optimizer", "event_of", "train_step", "loader"):
             value = getattr(self, name)
             if value is not None and not callable(value):

@@ -130,6 +130,15 @@ def test_missing_directory(
         (["shapes", "--files", "2"], ["--files", "--data"]),
         (["shapes", "--json", "no/such/folder/x.json"], ["--json", "no/such/folder"]),
         (["shapes", "--pipeline", "nocolon"], ["--pipeline", "nocolon"]),
+        (["shapes", "--pipeline", "my/diag.py:made"], ["my.diag:made", "my/diag.py"]),
+        (
+            ["shapes", "--pipeline", "tests.pipelines.odd:on_numbers"],
+            ["tests.pipelines.odd:on_numbers", "without arguments", "needs model"],
+        ),
+        (
+            ["shapes", "--pipeline", "tests.pipelines.odd:of_a_class"],
+            ["pipelines/odd.py:", "Pipeline.model", "OwnTrain()"],
+        ),
         (["train", "--loss", "vmf", "--head", "angles"], ["vmf", "unit_vector"]),
     ],
 )

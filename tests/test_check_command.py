@@ -49,6 +49,17 @@ def test_the_default_is_clean_and_written(run: Run, tmp_path: Path) -> None:
     assert judge(recording, chosen(["N", "B", "V01"])) == diagnosis
 
 
+def test_a_generator_is_read_by_every_instrument(run: Run, tmp_path: Path) -> None:
+    arguments = ("--pipeline", "tests.pipelines.odd:of_a_generator", "--select", "I,G,V")
+    run("check", *arguments, "--quick", "--out", str(tmp_path))
+    recording = Recording.load(tmp_path / "recording.json")
+    assert recording.invariances is not None and recording.invariances.samples == 4
+    assert recording.gradients is not None and recording.gradients.parameters
+    told = {item.name: item.reason for item in recording.not_judged}
+    assert "one-shot" in told.pop("data order")
+    assert not told
+
+
 @pytest.mark.parametrize("width", [80, 140])
 def test_a_fault_is_found_and_fails(run: Run, tmp_path: Path, width: int) -> None:
     faults = ("--fault", "unbounded-output", "--fault", "normalized-relative")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import sys
 import threading
@@ -103,6 +104,15 @@ def test_what_exits_is_a_finding() -> None:
     for made in (pipeline(in_model=leave), pipeline(in_data=leave)):
         [finding] = judge(examine(made, needs=()), chosen(["run-fails"])).findings
         assert "exit" in finding.message.lower()
+
+
+def test_a_loss_of_another_kind_is_told_how_it_is_called() -> None:
+    made = pipeline()
+    loss = made.loss
+    made = dataclasses.replace(made, loss=lambda p, b: (loss(p, b), {}))  # type: ignore[return-value,arg-type]
+    [finding] = judge(examine(made, needs=()), chosen(["run-fails"])).findings
+    assert "got tuple" in finding.message and finding.location is None
+    assert "loss(predictions, batch)" in finding.remedy
 
 
 def meddle() -> None:

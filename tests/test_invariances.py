@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from icediag import Pipeline
 from icediag.checks import (
@@ -205,6 +206,76 @@ def test_rows_of_all_events_are_outputs_too() -> None:
         record, found = seen(made)
         assert trial(record, "content").events == 3
         assert ("batch-leak" in found) == leaks
+
+
+@pytest.mark.parametrize("how", ["turns", "packed"])
+@pytest.mark.parametrize("leaks", [False, True])
+def test_rows_of_events_in_turn(how: str, leaks: bool) -> None:
+    """Steps of sequences whose first axis is time, made one table: no row lies beside its event's.
+
+    Of a packed sequence the rows of an event are at no places that its size shows.
+    """
+
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.out = nn.GRU(5, 6), nn.Linear(6, 4)
+
+        def forward(self, x: Any) -> Tensor:
+            hidden, _ = self.rnn(x)
+            flat = hidden.data if how == "packed" else hidden.flatten(0, 1)
+            table: Tensor = self.out(flat)
+            return table - table.mean(0) if leaks else table
+
+    def collate(samples: list[Tensor]) -> Any:
+        if how == "packed":
+            return nn.utils.rnn.pack_sequence(samples, enforce_sorted=False)
+        return torch.stack(samples, 1)
+
+    torch.manual_seed(0)
+    lengths = (7, 3, 9, 4, 5, 8, 6, 7) if how == "packed" else (7,) * 8
+    record, found = seen(
+        Pipeline(
+            name="tagger",
+            dataset=[torch.randn(n, 5) for n in lengths],
+            collate=collate,
+            model=Tagger(),
+            loss=lambda table, _: table.square().mean(),
+            batch_size=8,
+        )
+    )
+    assert ("batch-leak" in found) == leaks
+    # Where all is well a packed sequence cannot be judged, and the other is.
+    assert any(t.change == "company" for t in record.trials) == (how == "turns" or leaks)
+
+
+def test_a_checkpoint_that_bears_backward_alone() -> None:
+    class Reentrant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.inner, self.head = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(checkpoint(self.inner, self.first(x), use_reentrant=True))
+            return out
+
+    record, found = seen(odd.on_numbers(Reentrant()))
+    assert "single-event" not in found
+    assert record.training is not None and record.training.scale > 0
+
+
+def test_complex_weights_are_compared_whole() -> None:
+    class Waves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(2, 2, dtype=torch.cfloat))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (torch.fft.rfft(x) @ self.weight).abs()
+
+    record, found = seen(odd.on_numbers(Waves()))  # a warning of torch is an error here
+    assert record.training is not None and record.training.scale > 0
+    assert "irreproducible-training" not in found
 
 
 def test_what_is_kept_from_run_to_run() -> None:

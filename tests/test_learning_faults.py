@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
 
 from icediag import Pipeline
 from icediag.checks import CHECKS, judge
@@ -13,7 +14,7 @@ from icediag.instruments.gradient_flow import record_gradients
 from icediag.instruments.overfit import record_overfit
 from icediag.model.network import NetworkConfig
 from icediag.recording import Recording
-from tests.healthy_learning import HEALTHY
+from tests.healthy_learning import HEALTHY, of
 from tests.learning_faults import FAULTS, SITES, LearningFault, Site
 from tests.pipelines import deepsets, graphs, images, language, sequences
 
@@ -84,6 +85,32 @@ def test_healthy_pipelines_raise_no_alarm(make: Callable[[], Pipeline], letters:
     wanted = {"no-gradient"} | ({"does-not-learn"} if "L" in letters else set())
     assert wanted <= set(diagnosis.checks)
     assert not diagnosis.not_judged
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_weights_without_a_gradient_in_a_step_are_not_lost(*, rounded: bool) -> None:
+    """Each event has two features of 64 of its own: most weights have no gradient in a batch."""
+    dtype = torch.bfloat16 if rounded else torch.float32
+    torch.manual_seed(0)
+    x = torch.zeros(32, 64)
+    x[torch.arange(32), 2 * torch.arange(32)] = 1.0
+    x[torch.arange(32), 2 * torch.arange(32) + 1] = torch.randn(32)
+    net = nn.Sequential(nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 1)).to(dtype)
+    made = of(
+        net,
+        x.to(dtype),
+        torch.randn(32, 1).to(dtype),
+        nn.functional.mse_loss,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, 1e-4 if rounded else 1e-2),
+    )
+    record = record_gradients(made)
+    first = next(p for p in record.parameters if p.name == "0.weight")
+    assert first.zeros < 0.1  # over all batches every weight has one
+    found = [f for f in diagnose(made, "G").findings if f.code == "G07"]
+    if not rounded:
+        assert first.lost == 0 and not found
+    else:
+        assert first.lost > 0.1
 
 
 @pytest.mark.slow

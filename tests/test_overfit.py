@@ -116,6 +116,53 @@ def test_the_baseline_is_that_of_the_best_constant() -> None:
     entropy = float(-(counts * counts.log()).sum())
     classes = of(nn.Linear(4, 3), x, k, nn.functional.cross_entropy)
     assert baseline_of(classes) == pytest.approx(entropy, rel=1e-3)
+    # Log-probabilities: any constant could be bettered by one that is none.
+    logs = of(nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax(1)), x, k, nn.functional.nll_loss)
+    assert baseline_of(logs) == pytest.approx(entropy, rel=1e-3)
+    shares = of(
+        nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)),
+        x,
+        k,
+        lambda p, t: -p.gather(1, t[:, None]).log().mean(),
+    )
+    assert baseline_of(shares) == pytest.approx(entropy, rel=1e-3)
+    # A likelihood as prediction has no best constant.
+    likelihood = of(nn.Linear(4, 1), x, y, lambda p, _: -p.mean())
+    with pytest.raises(AssertionError):
+        baseline_of(likelihood)
+    # A state beside the answer: the loss goes by the answer.
+    recurrent = of(
+        nn.LSTM(4, 3), x, k, lambda given, t: nn.functional.cross_entropy(given[0] * 9, t)
+    )
+    assert baseline_of(recurrent) == pytest.approx(entropy, rel=1e-3)
+
+
+def test_what_one_event_can_be_brought_to_counts_for_each_of_a_sum() -> None:
+    """The loss of an autoencoder, summed over events, never comes near that of one event alone."""
+    torch.manual_seed(0)
+    x = torch.randn(16, 6)
+
+    def squares(predicted: Tensor, target: Tensor, reduction: str) -> Tensor:
+        # A floor above 0, as of the likelihood of what is no 0 or 1.
+        return nn.functional.mse_loss(predicted, target, reduction=reduction) + (
+            3.0 * len(target) if reduction == "sum" else 3.0 / 6
+        )
+
+    for reduction in ("sum", "mean"):
+        torch.manual_seed(1)
+        net = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 6))
+        made = of(
+            net,
+            x,
+            x,
+            lambda p, t, how=reduction: squares(p, t, how),
+            optimizer=lambda parameters: torch.optim.Adam(parameters, 1e-2),
+        )
+        record = record_overfit(made)
+        assert [trial.verdict for trial in record.trials] == ["learns"] * 3
+        floors = [trial.floor for trial in record.trials]
+        assert None not in floors
+        assert floors[2] == pytest.approx((16 if reduction == "sum" else 1) * (floors[0] or 0))
 
 
 def test_targets_are_told_by_moving_them() -> None:

@@ -460,6 +460,13 @@ def test_a_scripted_part() -> None:
     assert recording.loss is not None
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_model_that_is_scripted_as_a_whole_comes_through() -> None:
+    recording = record(odd.on_numbers(torch.jit.script(nn.Linear(3, 1))))
+    assert recording.came_through and recording.loss is not None
+    assert reasons(recording)["hooks"] == "model takes none: it is scripted"
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of its own parts
 def test_a_compiled_model_runs_as_it_is_written() -> None:
     compiled = torch.compile(nn.Sequential(nn.Linear(3, 1), nn.Tanh()), backend="eager")

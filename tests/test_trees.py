@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from icediag.instruments.trees import MAX_DEPTH, has_tensor, integers, leaves, move
+from icediag.instruments.rebuild import rebuilt
+from icediag.instruments.rows import mapped as by_path
+from icediag.instruments.trees import MAX_DEPTH, has_tensor, integers, leaves, mapped, move
 
 CPU = torch.device("cpu")
 META = torch.device("meta")
@@ -173,6 +175,31 @@ def test_what_moves_itself_moves_itself() -> None:
 def test_mappings_keep_their_type() -> None:
     assert type(move(OrderedDict(a=ONE), META)) is OrderedDict
     assert type(move(UserDict(a=ONE), META)) is UserDict
+
+
+@dataclass
+class Shown(OrderedDict[str, Any]):
+    """Outputs that show their items as attributes too, as those of many libraries do."""
+
+    loss: Any = None
+    logits: Any = None
+
+    def __post_init__(self) -> None:
+        for name in ("loss", "logits"):
+            OrderedDict.__setitem__(self, name, getattr(self, name))
+
+
+def test_what_shows_its_items_as_attributes_shows_the_new_ones() -> None:
+    given = Shown(loss=torch.ones(()), logits=torch.ones(3))
+    for made in (
+        rebuilt(given, lambda _, leaf: leaf + 1),
+        mapped(given, lambda leaf: leaf + 1),
+        by_path(given, lambda _, leaf: leaf + 1),
+    ):
+        assert type(made) is Shown
+        assert made.loss == made["loss"] == 2
+        assert made.logits.tolist() == [2, 2, 2]
+    assert given.loss == 1 and given["loss"] == 1
 
 
 def test_whole_numbers_at_the_top() -> None:

@@ -1,9 +1,10 @@
 """What a command works on: the built-in pipeline or the user's own, and on which device."""
 
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -70,33 +71,67 @@ def user_pipeline(name: str) -> Pipeline:
     module_name, _, factory_name = name.partition(":")
     if not module_name or not factory_name:
         raise IcediagError(f"--pipeline: expected module:factory, got {name!r}")
+    if "/" in module_name or module_name.endswith(".py"):
+        dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        raise IcediagError(
+            f"--pipeline: expected the name of a module, such as {dotted}:{factory_name}, got the "
+            f"path {module_name!r}"
+        )
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     from icediag.instruments.containment import quiet
+    from icediag.instruments.kept import Kept
+    from icediag.instruments.reasons import reason_of
 
     try:
         with quiet():
             module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a script without a __main__ guard may exit
         raise IcediagError(
-            f"--pipeline: cannot import {module_name!r}: {type(error).__name__}: {error}"
+            f"--pipeline: cannot import {module_name!r}: {reason_of(error)}"
         ) from error
     factory: Any = module
     for part in factory_name.split("."):
         factory = getattr(factory, part, None)
     if factory is None:
         raise IcediagError(f"--pipeline: {module_name!r} has no {factory_name!r}")
+    _takes_nothing(factory, name)
     try:
         with quiet():
             made = factory() if callable(factory) else factory
     except (Exception, SystemExit) as error:
-        raise IcediagError(f"--pipeline: {name} failed: {type(error).__name__}: {error}") from error
+        raise IcediagError(f"--pipeline: {name} failed: {reason_of(error)}") from error
     if not isinstance(made, Pipeline):
         raise IcediagError(
             f"--pipeline: expected {name} to give an icediag.Pipeline, got {type(made).__name__}"
         )
+    if isinstance(made.dataset, Iterator):
+        # A generator is used up by the first instrument that reads it.
+        return replace(made, dataset=Kept(made.dataset))
     return made
+
+
+def _takes_nothing(factory: Any, name: str) -> None:
+    """Complain about a factory that cannot be called without arguments.
+
+    Raises:
+        IcediagError: It needs some.
+    """
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        return  # not to be called, or of no known signature
+    needed = [
+        p.name
+        for p in signature.parameters.values()
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if needed:
+        raise IcediagError(
+            f"--pipeline: {name} is called without arguments and needs {', '.join(needed)}; give "
+            "them defaults, or name a function that fills them in"
+        )
 
 
 def replay(pipeline: Pipeline, batch: Path) -> Pipeline:

@@ -6,19 +6,23 @@ all of them. Any loss will do; nothing is assumed of its scale or sign.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .modes import seed_all
-from .rows import floating, mapped, rolled, table_of
+from .rows import floating, mapped, rolled
 from .trees import leaves
 from .workbench import Batches, Workbench
 
 #: Starting points of the search, and steps from each.
 STARTS = 4
 EVALUATIONS = 60
+#: So many times further below 0 than the loss was from it, a constant has no best.
+ENDLESS = 1e3
 #: Steps on one event, and their learning rate, where the model itself gives the constants.
 MODEL_STEPS = 30
 MODEL_RATE = 5e-3
@@ -45,10 +49,10 @@ def constant_baseline(bench: Workbench, batch: Batches, rows: int) -> tuple[floa
         return None
     if not math.isfinite(start):
         return None
-    table = table_of(predictions)
     try:
-        if table is not None and table.shape[0] > 1:
-            best = _best_constant(bench, batch, predictions, table)
+        found = _judged_table(bench, batch, predictions)
+        if found is not None and found[1].shape[0] > 1:
+            best = _best_constant(bench, batch, predictions, *found)
             return (best, "best constant prediction") if best is not None else None
         best = _best_of_model(bench, batch, predictions, rows)
     except Exception:  # a loss that a constant cannot be put into has none
@@ -56,18 +60,59 @@ def constant_baseline(bench: Workbench, batch: Batches, rows: int) -> tuple[floa
     return (best, "best constant prediction that the model can give") if best is not None else None
 
 
+def _judged_table(bench: Workbench, batch: Batches, predictions: Any) -> tuple[str, Tensor] | None:
+    """The predictions where they are a table with a row an event, or where the loss has one alone.
+
+    A recurrent net gives its state beside its answer, and the loss goes by the answer.
+    """
+    tensors = dict(floating(predictions))
+    if len(tensors) > 1:
+        leaf = {path: tensor.clone().requires_grad_() for path, tensor in tensors.items()}
+        seed_all(bench.seed)
+        with torch.enable_grad():
+            given = mapped(predictions, lambda path, t: leaf.get(path, t))
+            loss = bench.pipeline.loss(given, batch())
+            slopes = torch.autograd.grad(loss, list(leaf.values()), allow_unused=True)
+        tensors = {p: t for (p, t), s in zip(tensors.items(), slopes, strict=True) if s is not None}
+    found = next(iter(tensors.items())) if len(tensors) == 1 else None
+    return found if found is not None and found[1].ndim else None
+
+
+def _shares(table: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None:
+    """How to make rows of probabilities, or of their logarithms, of any; and back.
+
+    Of a loss that is linear in log-probabilities any constant could be bettered: only those are
+    constants that are probabilities. None where the table holds something else.
+    """
+    if table.ndim < 2 or table.shape[-1] < 2:
+        return None
+    ones = torch.ones((), dtype=torch.float64)
+    rows = table.detach().double()
+    if torch.allclose(rows.exp().sum(-1).cpu(), ones, atol=1e-3):
+        return partial(torch.log_softmax, dim=-1), torch.clone
+    if bool((rows >= 0).all()) and torch.allclose(rows.sum(-1).cpu(), ones, atol=1e-3):
+        return partial(torch.softmax, dim=-1), lambda mean: mean.clamp(min=1e-6).log()
+    return None
+
+
 def _best_constant(
-    bench: Workbench, batch: Batches, predictions: Any, table: Tensor
+    bench: Workbench, batch: Batches, predictions: Any, at_path: str, table: Tensor
 ) -> float | None:
     """Search all constants, from the mean prediction and from points around it."""
     generator = torch.Generator().manual_seed(bench.seed)
     mean = table.mean(0, keepdim=True)
+    make: Callable[[Tensor], Tensor] = torch.clone
+    shares = _shares(table)
+    if shares is not None:
+        make, back = shares
+        mean = back(mean)
     found: list[float] = []
 
     def loss_of(constant: Tensor) -> Tensor:
         seed_all(bench.seed)
-        whole = constant.expand_as(table)
-        return bench.pipeline.loss(mapped(predictions, lambda _, t: _put(t, whole)), batch())
+        whole = make(constant).expand_as(table)
+        given = mapped(predictions, lambda path, t: whole if path == at_path else t)
+        return bench.pipeline.loss(given, batch())
 
     for start in range(STARTS):
         noise = torch.randn(mean.shape, generator=generator, dtype=torch.float64)
@@ -87,11 +132,9 @@ def _best_constant(
         with torch.enable_grad():
             optimizer.step(closure)  # type: ignore[no-untyped-call]
     finite = [value for value in found if math.isfinite(value)]
-    return min(finite) if finite else None
-
-
-def _put(tensor: Tensor, whole: Tensor) -> Tensor:
-    return whole if tensor.is_floating_point() and tensor.shape == whole.shape else tensor
+    # Where the predictions are a likelihood themselves, there is always a better constant.
+    endless = bool(finite) and min(finite) < -ENDLESS * (1 + abs(found[0]))
+    return min(finite) if finite and not endless else None
 
 
 def _best_of_model(bench: Workbench, batch: Batches, predictions: Any, rows: int) -> float | None:

@@ -15,6 +15,7 @@ from torch import nn
 from icediag.errors import ENDS, IcediagError
 from icediag.pipeline import Pipeline
 
+from .kept import Kept
 from .stages import FunctionStage, resolve
 from .trees import has_tensor, move
 
@@ -34,7 +35,8 @@ def user_packages(pipeline: Pipeline) -> tuple[str, ...]:
     if pipeline.sources:
         return pipeline.sources
     own = {_package(thing) for thing in (pipeline.loss, pipeline.forward)}
-    other = {_package(type(pipeline.dataset)), _package(pipeline.collate)}
+    dataset = pipeline.dataset.once if isinstance(pipeline.dataset, Kept) else pipeline.dataset
+    other = {_package(type(dataset)), _package(pipeline.collate)}
     if isinstance(pipeline.model, nn.Module):
         other |= {_package(type(module)) for module in pipeline.model.modules()}
     names = own | {name for name in other if not _installed(name)}

@@ -230,7 +230,7 @@ def _parameters(
         path = name.rpartition(".")[0]
         came = name in passes.sums
         squares, means = squares + square, means + mean
-        change, unmoved, kept = moved.get(name, (None, False, 0.0))
+        change, unmoved, lost = moved.get(name, (None, False, 0.0))
         flows.append(
             ParameterFlow(
                 name=name,
@@ -250,7 +250,7 @@ def _parameters(
                 decay=decays.get(id(parameter)),
                 update=change,
                 unmoved=unmoved,
-                lost=max(0.0, kept - zeros) if came else 0.0,
+                lost=lost if came else 0.0,
             )
         )
     return tuple(flows), _noise(squares, means, passes.count)

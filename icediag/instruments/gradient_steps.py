@@ -21,10 +21,17 @@ VALUES = 1 << 16
 
 
 class _Followed:
-    """What came back to some parameters since the last step, and since the beginning."""
+    """What came back to some parameters since the last step, and since the beginning.
 
-    def __init__(self, parameters: list[nn.Parameter]) -> None:
+    Args:
+        parameters: Those that are followed value by value.
+        named: All of them: which values have a gradient as the optimizer steps is noted.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], named: dict[str, nn.Parameter]) -> None:
         self.parameters = parameters
+        self.named = named
+        self.pushed: dict[str, Tensor] = {}
         self.since: list[Tensor | None] = [None] * len(parameters)
         self.ever: list[Tensor | None] = [None] * len(parameters)
         self.arrived = 0
@@ -51,6 +58,10 @@ class _Followed:
 
     def _stepping(self, *_: Any) -> None:
         self.steps += 1
+        for name, parameter in self.named.items():
+            if parameter.grad is not None and not parameter.grad.is_sparse:
+                pushed = parameter.grad.detach() != 0
+                self.pushed[name] = self.pushed[name] | pushed if name in self.pushed else pushed
         sums = None
         for parameter, since, ever in zip(self.parameters, self.since, self.ever, strict=True):
             if parameter.grad is None or since is None or ever is None:
@@ -121,8 +132,8 @@ def take_steps(
 
     Returns:
         The steps; parameter -> (norm of its largest change, whether all steps left it bit for bit,
-        share of values that the last one left); the settings of the optimizer: parameter's
-        identity -> weight decay.
+        share of values that the last one left although they had a gradient); the settings of the
+        optimizer: parameter's identity -> weight decay.
     """
     flows: list[StepFlow] = []
     moved: dict[str, tuple[float, bool, float]] = {}
@@ -135,7 +146,7 @@ def take_steps(
             for group in getattr(optimizer, "param_groups", ()):
                 for parameter in group["params"]:
                     decays[id(parameter)] = group.get("weight_decay")
-            followed = _Followed(_followed(bench.model, set(decays)))
+            followed = _Followed(_followed(bench.model, set(decays)), named)
             first = {name: p.detach().clone() for name, p in named.items()}
             for i in range(n):
                 turn[0] = i % len(batches)
@@ -144,10 +155,11 @@ def take_steps(
                 flows.append(flow)
                 if flow.loss is not None and not math.isfinite(flow.loss):
                     break
-                for name, (change, off, kept) in _moved(named, first, before).items():
+                pushed, followed.pushed = followed.pushed, {}
+                for name, (change, off, lost) in _moved(named, first, before, pushed).items():
                     before_that = moved[name][0] if name in moved else 0.0
                     largest = change if change > before_that else before_that
-                    moved[name] = (largest, off, kept)
+                    moved[name] = (largest, off, lost)
     except Exception as error:
         notes.append(f"steps: {reason_of(error, bench.pipeline)}")
     return tuple(flows), moved, decays
@@ -194,18 +206,24 @@ def _one(step: Callable[[], float], optimizer: Any, followed: _Followed) -> Step
 
 
 def _moved(
-    named: dict[str, nn.Parameter], first: dict[str, Tensor], before: dict[str, Tensor]
+    named: dict[str, nn.Parameter],
+    first: dict[str, Tensor],
+    before: dict[str, Tensor],
+    pushed: dict[str, Tensor],
 ) -> dict[str, tuple[float, bool, float]]:
     """What the steps did to each parameter, with one copy from the device."""
     numbers = []
     for name, parameter in named.items():
         now = parameter.detach()
         change = torch.linalg.vector_norm((now - before[name]).double().abs())
-        kept = (now == before[name]).double().mean() if now.numel() else change
         off = (now != first[name]).any().double()
-        numbers.append(torch.stack([change, off, kept]).cpu())
+        lost = torch.zeros_like(change)
+        if name in pushed and now.numel():
+            # What has no gradient stays by right: behind a ReLU, or at a border that is always 0.
+            lost = ((now == before[name]) & pushed[name]).double().mean()
+        numbers.append(torch.stack([change, off, lost]).cpu())
     table = torch.stack(numbers).tolist() if numbers else []
     return {
-        name: (change, off == 0, kept)
-        for name, (change, off, kept) in zip(named, table, strict=True)
+        name: (change, off == 0, lost)
+        for name, (change, off, lost) in zip(named, table, strict=True)
     }

@@ -58,10 +58,16 @@ def difference(one: Tensor, other: Tensor) -> float:
     """Largest difference of two tensors of one shape; infinite where only one is not finite."""
     if not one.numel():
         return 0.0
-    a, b = one.detach().double(), other.detach().double()
+    a, b = _wide(one), _wide(other)
     same = (a == b) | (a.isnan() & b.isnan())
     apart = torch.where(same, 0.0, (a - b).abs())
     return float(torch.where(apart.isnan(), torch.inf, apart).max())
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """In float64; of complex numbers both parts."""
+    values = tensor.detach()
+    return (torch.view_as_real(values.resolve_conj()) if values.is_complex() else values).double()
 
 
 def comparable(one: Tensor, other: Tensor) -> bool:
@@ -71,7 +77,7 @@ def comparable(one: Tensor, other: Tensor) -> bool:
 
 def scale_of(tensor: Tensor) -> float:
     """Largest finite magnitude, 0 where there is none."""
-    values = tensor.detach().double().abs()
+    values = _wide(tensor).abs()
     values = values[values.isfinite()]
     return float(values.max()) if values.numel() else 0.0
 
@@ -220,6 +226,19 @@ class Lab:
                             found[path], torch.tensor(difference(values, after[path]))
                         )
         self._noise = found
+
+
+def slopes_of(loss: Tensor, weights: Sequence[Tensor]) -> list[Tensor | None]:
+    """Slopes of a loss by weights, within `Lab.ready`, got as training gets them.
+
+    By `backward`, which every model bears that can be trained: a reentrant checkpoint does not bear
+    `torch.autograd.grad`.
+    """
+    loss.backward()  # type: ignore[no-untyped-call]
+    slopes = [weight.grad for weight in weights]
+    for weight in weights:
+        weight.grad = None
+    return slopes
 
 
 def attempt(

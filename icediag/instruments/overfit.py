@@ -7,6 +7,7 @@ prediction for these targets, and what one event alone can be brought to.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,8 @@ SECONDS = 12.0
 LEAST_STEPS = 60
 #: Columns of predictions that are listed.
 MOST_OUTPUTS = 8
+#: A loss is a sum over events where that of each twice is twice as large, to this share of it.
+SUMMED = 0.2
 #: Without any gain for so many steps a training ends.
 PATIENCE = 40
 
@@ -109,21 +112,26 @@ def _run(bench: Workbench, indices: list[int], record: OverfitRecord) -> Overfit
     if record.declared_baseline is not None and math.isfinite(record.declared_baseline):
         known.append((record.declared_baseline, "declared by the pipeline"))
     baseline, source = min(known) if known else (None, "")
+    share = _share(bench, indices)
     few = [
-        _few(bench, name, picked, baseline)
+        _few(bench, name, picked, None if baseline is None else baseline * share(len(picked)))
         for name, picked in (("one event", indices[:1]), ("two events", indices[:2]))
         if len(indices) >= len(picked)
     ]
-    floors = [min(t.losses) for t in few if t.losses and all(map(math.isfinite, t.losses))]
+    floors = [
+        min(t.losses) / share(t.events)
+        for t in few
+        if t.losses and all(map(math.isfinite, t.losses))
+    ]
     floor = min(floors) if floors else None
     if baseline is not None and floor is not None and not floor < baseline:
         floor = None  # nothing that training reached is better than a constant
     whole = _batch(bench, batch, len(indices), record.budget, baseline, floor)
-    trials = [_with_floor(trial, floor) for trial in (*few, whole)]
+    trials = [_with_floor(trial, floor, share) for trial in (*few, whole)]
     if floor is None and baseline is not None and whole.losses:
         # How low this loss can go is not known; where it counts from 0, as most do, 0 is right.
         floor = min(0.0, baseline - abs(baseline), *(x for x in whole.losses if x == x))
-        trials = [_with_floor(trial, floor) for trial in trials]
+        trials = [_with_floor(trial, floor, share) for trial in trials]
         floor_from = "taken for 0: no training came below the baseline"
     else:
         floor_from = "what one or two events can be brought to"
@@ -140,8 +148,23 @@ def _run(bench: Workbench, indices: list[int], record: OverfitRecord) -> Overfit
     return dataclasses.replace(record, attempts=attempt(bench, batch, indices, whole))
 
 
-def _with_floor(trial: Trial, floor: float | None) -> Trial:
-    return dataclasses.replace(trial, floor=floor)
+def _with_floor(trial: Trial, floor: float | None, share: Callable[[int], float]) -> Trial:
+    return dataclasses.replace(trial, floor=None if floor is None else floor * share(trial.events))
+
+
+def _share(bench: Workbench, indices: list[int]) -> Callable[[int], float]:
+    """What a loss of some events is beside that of all: its part where it is summed over events."""
+    summed = False
+    try:
+        with bench.from_here(), torch.no_grad():
+            once, twice = (
+                float(bench.loss(bench.batches(picked)())) for picked in (indices, indices * 2)
+            )
+        # Not exactly, where random numbers are drawn for every event.
+        summed = abs(twice - 2 * once) < SUMMED * abs(once)
+    except Exception:  # the trials meet it and say so
+        summed = False
+    return lambda events: events / len(indices) if summed else 1.0
 
 
 def _trained(model: nn.Module) -> float:

@@ -27,7 +27,7 @@ _LIBRARIES = tuple(
 _STANDARD = sysconfig.get_paths()["stdlib"]
 
 
-def reason_of(error: BaseException, pipeline: Pipeline) -> str:
+def reason_of(error: BaseException, pipeline: Pipeline | None = None) -> str:
     """Type, place and message of an exception; the place is that of `place_of`."""
     place = place_of(error, pipeline)
     at = f" at {place.file}:{place.line}" if place else ""
@@ -45,18 +45,21 @@ def raised(name: str, error: BaseException, pipeline: Pipeline) -> Unjudged:
     )
 
 
-def place_of(error: BaseException, pipeline: Pipeline) -> Location | None:
+def place_of(error: BaseException, pipeline: Pipeline | None = None) -> Location | None:
     """Where an exception comes from.
 
     The innermost line of the user's own packages; where there is none, the innermost one that is
-    neither Python's nor torch's nor ours.
+    neither Python's nor torch's nor ours. Without a pipeline, as where none could be made, the
+    latter.
     """
     frames = traceback.extract_tb(error.__traceback__)
     modules = {
         getattr(module, "__file__", None): name for name, module in list(sys.modules.items())
     }
-    packages = user_packages(pipeline)
+    packages = user_packages(pipeline) if pipeline is not None else ()
     outside = [frame for frame in frames if not _of_library(frame.filename)]
+    if pipeline is None:  # what was made wrongly complains from within icediag
+        outside = [f for f in outside if (modules.get(f.filename) or "").split(".")[0] != "icediag"]
     own = [f for f in outside if belongs(modules.get(f.filename) or "", packages)]
     if not (own or outside):
         return None

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .trees import MAX_DEPTH, OPAQUE
+from .trees import MAX_DEPTH, OPAQUE, refilled
 
 #: (path, value) -> value: of a tensor or a plain number.
 Change = Callable[[str, Any], Any]
@@ -38,16 +38,7 @@ def rebuilt(tree: Any, change: Change, path: str = "", depth: int = 0) -> Any:
         return rebuilt(value, change, f"{path}.{key}" if path else str(key), depth + 1)
 
     if isinstance(tree, Mapping):
-        made = {key: inner(key, value) for key, value in tree.items()}
-        if type(tree) is dict:
-            return made
-        other: Any = copy.copy(tree)
-        try:
-            for key, value in made.items():
-                other[key] = value
-        except TypeError:
-            return made
-        return other
+        return refilled(tree, {key: inner(key, value) for key, value in tree.items()})
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*(inner(k, v) for k, v in zip(tree._fields, tree, strict=True)))
     if isinstance(tree, (list, tuple)):

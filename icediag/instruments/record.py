@@ -203,7 +203,8 @@ def _once(
     finally:
         flow.close()
     for name in skipped:
-        run.not_judged.append(Unjudged(name=name, reason="this module takes no hooks"))
+        # Not under its own name: that of the whole model stands for a model that fails.
+        run.not_judged.append(Unjudged(name="hooks", reason=f"{name} takes none: it is scripted"))
 
 
 def _one_value(loss: Any) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .trees import held, leaves
+from .trees import held, leaves, refilled
 
 
 def mapped(tree: Any, change: Callable[[str, Tensor], Tensor], path: str = "") -> Any:
@@ -27,11 +27,7 @@ def mapped(tree: Any, change: Callable[[str, Tensor], Tensor], path: str = "") -
     if isinstance(tree, (str, bytes, int, float, bool, type(None))):
         return tree
     if isinstance(tree, Mapping):
-        made = {key: mapped(value, change, at(key)) for key, value in tree.items()}
-        try:
-            return made if type(tree) is dict else type(tree)(made)  # type: ignore[call-arg]
-        except TypeError:
-            return made
+        return refilled(tree, {key: mapped(value, change, at(key)) for key, value in tree.items()})
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         pairs = zip(tree._fields, tree, strict=True)
         return type(tree)(*(mapped(value, change, at(key)) for key, value in pairs))

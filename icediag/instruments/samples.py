@@ -13,6 +13,7 @@ from icediag.pipeline import Pipeline
 from icediag.recording import Unjudged
 
 from .flow import Flow, SeenStage
+from .kept import read_once
 from .layouts import sizes_of
 from .naming import Run
 from .reasons import place_of, reason_of
@@ -40,7 +41,7 @@ def read_samples(pipeline: Pipeline, wanted: int, run: Run) -> list[Any]:
             for i in range(min(wanted, len(dataset))):
                 samples.append(dataset[i])  # noqa: PERF401 - those before one that raises are kept
         else:
-            if iter(dataset) is dataset:
+            if read_once(dataset):
                 run.not_judged.append(
                     Unjudged(
                         name="data order",

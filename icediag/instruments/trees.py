@@ -108,8 +108,7 @@ def move(tree: Any, device: torch.device) -> Any:
     if callable(getattr(tree, "to", None)):
         return tree.to(device)
     if isinstance(tree, Mapping):
-        moved = {key: move(value, device) for key, value in tree.items()}
-        return moved if type(tree) is dict else _rebuild(lambda: type(tree)(moved), moved)  # type: ignore[call-arg]
+        return refilled(tree, {key: move(value, device) for key, value in tree.items()})
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*(move(value, device) for value in tree))
     if isinstance(tree, (list, tuple)):
@@ -125,12 +124,24 @@ def move(tree: Any, device: torch.device) -> Any:
     return tree
 
 
-def _rebuild(build: Callable[[], Any], otherwise: Any) -> Any:
-    """A mapping of the user's own type where its constructor takes one, else a dict."""
+def refilled(tree: Mapping[Any, Any], values: dict[Any, Any]) -> Any:
+    """A mapping of the same type with other values; a plain dict of one that cannot be written to.
+
+    What shows its items as attributes too, as the outputs of many libraries' models do, shows the
+    new ones.
+    """
+    if type(tree) is dict:
+        return values
     try:
-        return build()
-    except TypeError:
-        return otherwise
+        same: Any = copy.copy(tree)
+        for key, value in values.items():
+            same[key] = value
+            shown = getattr(same, "__dict__", {})
+            if isinstance(key, str) and key in shown and shown[key] is tree[key]:
+                object.__setattr__(same, key, value)
+    except (TypeError, AttributeError):
+        return values
+    return same
 
 
 def mapped(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
@@ -143,8 +154,7 @@ def mapped(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(tree, OPAQUE) or not has_tensor(tree):
         return tree
     if isinstance(tree, Mapping):
-        content = {key: mapped(value, function) for key, value in tree.items()}
-        return content if type(tree) is dict else _rebuild(lambda: type(tree)(content), content)  # type: ignore[call-arg]
+        return refilled(tree, {key: mapped(value, function) for key, value in tree.items()})
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*(mapped(value, function) for value in tree))
     if isinstance(tree, (list, tuple)):

@@ -1,5 +1,6 @@
 """Models as they are met in the wild, all on the same four samples of three numbers."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -205,3 +206,14 @@ class OwnParameter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.same(self.weight) * x
         return out
+
+
+def of_a_class() -> Pipeline:
+    """The class of a model where the model belongs."""
+    return on_numbers(OwnTrain)
+
+
+def of_a_generator() -> Pipeline:
+    """A generator for a data set: it can be read once."""
+    made = on_numbers(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)))
+    return dataclasses.replace(made, dataset=(sample for sample in made.dataset))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from icediag.errors import IcediagError
+from icediag.instruments.kept import read_once
 from icediag.instruments.preserve import is_lazy
 from icediag.instruments.stages import FunctionStage, resolve
 from icediag.instruments.trees import move
@@ -142,7 +143,7 @@ def by_index(dataset: Any) -> bool:
 
 def one_shot(dataset: Any) -> bool:
     """Whether a data set gives its samples only once."""
-    return not by_index(dataset) and iter(dataset) is dataset
+    return not by_index(dataset) and read_once(dataset)
 
 
 def _span(spans: Spans | None, name: str, kind: Any, owner: Any = None) -> Any:

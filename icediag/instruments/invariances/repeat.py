@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from icediag.instruments.discover import belongs, user_packages
-from icediag.instruments.lab import Lab, call, difference, outputs_of, scale_of, weights_of
+from icediag.instruments.lab import (
+    Lab,
+    call,
+    difference,
+    outputs_of,
+    scale_of,
+    slopes_of,
+    weights_of,
+)
 from icediag.instruments.modes import seed_all, train_mode
 from icediag.instruments.operations import OperationMode
 from icediag.instruments.rebuild import rebuilt
@@ -125,8 +133,7 @@ def training(lab: Lab, samples: Sequence[Any]) -> RepeatedTraining | None:
             weights = [p for p in weights_of(model) if p.requires_grad]
             if not weights or not loss.requires_grad:
                 return None
-            slopes: Sequence[Tensor | None] = torch.autograd.grad(loss, weights, allow_unused=True)
-            seen.append((float(loss.detach()), [s if s is None else s.clone() for s in slopes]))
+            seen.append((float(loss.detach()), slopes_of(loss, weights)))
     (one, first), (other, second) = seen
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     return RepeatedTraining(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icediag.instruments.lab import call, outputs_of, weights_of
+from icediag.instruments.lab import call, outputs_of, slopes_of, weights_of
 from icediag.instruments.reasons import reason_of
 from icediag.instruments.trees import leaves
 from icediag.invariances_record import SmallCase
@@ -83,9 +83,7 @@ def _through(setting: Setting, samples: Sequence[Any]) -> SmallCase:
             case = replace(case, loss_finite=math.isfinite(float(loss.detach())))
             weights = [weight for weight in weights_of(model) if weight.requires_grad]
             if weights and loss.requires_grad:
-                slopes = torch.autograd.grad(loss, weights, allow_unused=True)
-                finite = _all_finite(slopes)
-                case = replace(case, gradient_finite=finite)
+                case = replace(case, gradient_finite=_all_finite(slopes_of(loss, weights)))
     except Exception as error:
         reason = reason_of(error, lab.pipeline)
         return replace(case, failed=reason, at=at, location=_line_in(reason))

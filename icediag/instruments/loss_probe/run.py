@@ -65,7 +65,8 @@ def record_loss(
 def _name(loss: Any) -> str:
     while isinstance(loss, functools.partial):
         loss = loss.func
-    return str(getattr(loss, "__qualname__", type(loss).__qualname__)).replace("<locals>.", "")
+    name = str(getattr(loss, "__qualname__", type(loss).__qualname__))
+    return "the loss" if name.endswith("<lambda>") else name.replace("<locals>.", "")
 
 
 def _with(record: LossRecord, **changes: Any) -> LossRecord:
@@ -170,11 +171,11 @@ class _Probing:
             return "no floating-point tensor among the predictions"
         try:
             probe.settle()
+            if not probe.values:
+                return "it has no slope by the predictions, held by themselves"
             first, second = probe.slopes(probe.values), probe.slopes(probe.values)
         except Exception as error:
             return f"away from the model, {reason_of(error, self.pipeline)}"
-        if not probe.values:
-            return "it has no slope by the predictions, held by themselves"
         if all(value.numel() == 1 for value in probe.values.values()) and probe.n > 1:
             return "it is what the model gives: what it is made of lies inside the model"
         if probe.moved(first, second) > 0:

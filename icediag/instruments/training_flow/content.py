@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, Subset
 
+from icediag.instruments.kept import read_once
 from icediag.instruments.trees import leaves
 from icediag.training_record import Drift, Overlap, Rereading
 
@@ -42,7 +43,7 @@ def sized(dataset: Any) -> bool:
 
 def one_shot(dataset: Any) -> bool:
     """Whether it gives its samples once and never again."""
-    return not sized(dataset) and iter(dataset) is dataset
+    return not sized(dataset) and read_once(dataset)
 
 
 def _seed(seed: int) -> None:

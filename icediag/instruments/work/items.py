@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
+from icediag.instruments.kept import read_once
 from icediag.instruments.modes import seed_all
 from icediag.instruments.preserve import preserved
 from icediag.instruments.reasons import reason_of
@@ -40,7 +41,7 @@ def read_items(
     wanted = sorted({i for batch in series.batches for i in batch})[: 4 * len(series.batches[-1])]
     read: set[int] = set()
     try:
-        if streamed and iter(dataset) is dataset:
+        if streamed and read_once(dataset):
             raise ValueError("a one-shot iterator cannot be read a second time")
         with preserved(study.pipeline.model):
             seed_all(study.seed)
