@@ -23,6 +23,7 @@ from icediag.icecube import pipeline as icecube
 from icediag.instruments.loss_probe import record_loss
 from icediag.model.network import NetworkConfig
 from icediag.recording import Recording
+from tests.pipelines import odd
 
 CHECKS = (
     loss_ignores_targets,
@@ -251,6 +252,27 @@ def test_what_cannot_be_probed_is_said() -> None:
 
     findings, reasons = judged(numbers(random))
     assert findings == () and "does not repeat" in reasons["singular-loss"]
+
+
+def test_a_lazy_model_is_probed() -> None:
+    """Its weights have no shape until it has run."""
+    found = record_loss(odd.on_numbers(odd.Lazy(), lambda p, x: (p - x[:, :2]).square().mean()))
+    assert found.targets is not None and not found.not_tried
+
+
+def test_a_loss_that_the_model_takes_itself_is_said_to_be() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 1)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            out: Tensor = self.layer(x)
+            return {"loss": out.square().mean(), "out": out}
+
+    found = record_loss(odd.on_numbers(Own(), lambda given, _: given["loss"]))
+    [missing] = found.not_tried
+    assert found.name == "the loss" and "what the model gives" in missing.reason
 
 
 def test_the_built_in_losses() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from .operations import MADE, OperationMode
+from .preserve import is_lazy
 from .trees import leaves
 
 Key = tuple[int, int, tuple[int, ...], tuple[int, ...]]
@@ -15,7 +16,7 @@ Key = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 
 def _key(tensor: Tensor) -> Key | None:
     """Where a tensor lies; None of one without memory of its own."""
-    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta:
+    if is_lazy(tensor) or tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta:
         return None
     try:
         at = tensor.untyped_storage().data_ptr()
