@@ -16,7 +16,8 @@ from icediag.checks import chosen, judge
 from icediag.data_record import DataRecord
 from icediag.finding import Finding
 from icediag.instruments.audit import audit, blocks, table
-from icediag.instruments.audit.histograms import FLOAT_ERROR, Floats
+from icediag.instruments.audit.charges import Charges
+from icediag.instruments.audit.histograms import FLOAT_ERROR, Counted, Floats
 from icediag.instruments.audit.idset import IdSet
 from icediag.model.simulate import default_events
 from icediag.model.table import write_dataset
@@ -117,9 +118,13 @@ def twin_of(source: Path, record: DataRecord) -> None:
         assert sum(found.counts) == found.count
     charge = record.distribution("charge")
     assert charge is not None
+    assert charge.error == 0
+    assert (charge.minimum, charge.maximum) == (frame["charge"].min(), frame["charge"].max())
+    assert charge.mean == pytest.approx(frame["charge"].mean())
+    assert charge.std == pytest.approx(frame["charge"].std(ddof=0))
     for text, value in charge.quantiles.items():
-        exact = np.quantile(frame["charge"], float(text), method="inverted_cdf")
-        assert value == pytest.approx(exact, rel=FLOAT_ERROR)
+        assert value == np.quantile(frame["charge"], float(text), method="inverted_cdf")
+    assert sum(charge.counts) == len(frame)
     per_dom = frame.groupby(["event_id", "sensor_id"]).size()
     assert record.pulses_per_dom["1"] == pytest.approx((per_dom == 1).mean())
     assert record.pulses_per_dom["more"] == pytest.approx((per_dom > 10).mean())
@@ -346,6 +351,54 @@ def test_floats_are_counted_by_kind(values: list[float]) -> None:
     assert not_finite == (~np.isfinite(array)).sum()
     # What is smaller than 1e-40 counts as 0.
     assert not_positive == (np.isfinite(array) & (array < 2.4e-41)).sum()
+
+
+ON_GRID = st.integers(0, 70_000).map(lambda step: round((step + 0.5) / 20, 3))
+ANY_CHARGE = st.one_of(ON_GRID, st.floats(1e-3, 1e7), st.sampled_from([np.nan, np.inf, -1.0, 0.0]))
+
+
+@given(st.lists(st.lists(ANY_CHARGE, max_size=8), max_size=4))
+def test_charges_on_the_grid_and_off_it_against_a_plain_twin(parts: list[list[float]]) -> None:
+    charges = Charges()
+    told = [charges.add(np.array(part)) for part in parts]
+    everything = np.array([charge for part in parts for charge in part])
+    finite = everything[np.isfinite(everything)]
+    assert sum(bad for bad, _ in told) == len(everything) - len(finite)
+    assert sum(bad for _, bad in told) == (finite <= 0).sum()
+    found = charges.distribution("charge", "p.e.")
+    assert found.count == len(finite)
+    if not len(finite):
+        return
+    assert (found.minimum, found.maximum) == (finite.min(), finite.max())
+    assert found.mean == pytest.approx(finite.mean())
+    assert found.std == pytest.approx(finite.std(), rel=1e-6, abs=1e-6 * abs(finite).max())
+    positive = np.maximum(finite, 0)
+    for text, value in found.quantiles.items():
+        exact = np.quantile(positive, float(text), method="inverted_cdf")
+        # Bins hold float32.
+        assert value == pytest.approx(exact, rel=FLOAT_ERROR + 1e-6, abs=1e-30)
+        if found.error == 0:
+            assert value == exact
+    if (np.abs(finite * 20 % 1 - 0.5) < 1e-9).all() and finite.max() < 3000:
+        assert found.error == 0
+
+
+@given(
+    st.lists(st.lists(st.integers(-300, 900), max_size=50), max_size=4),
+    st.sampled_from([(-200, 500), (0, 800)]),
+    st.sampled_from([np.int16, np.int64, np.float64]),
+)
+def test_whole_numbers_are_counted_one_by_one(
+    parts: list[list[int]], ends: tuple[int, int], kind: type
+) -> None:
+    counted = Counted(low=ends[0], high=ends[1])
+    for part in parts:
+        counted.add(np.array(part, kind))
+    everything = [value for part in parts for value in part]
+    for at in range(ends[0], ends[1] + 1):
+        assert counted.counts[at - ends[0]] == np.clip(everything, *ends).tolist().count(at)
+    if everything:
+        assert (counted.least, counted.most) == (min(everything), max(everything))
 
 
 @given(st.sets(st.integers(-(2**40), 2**40), max_size=40), st.data())

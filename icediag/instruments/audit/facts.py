@@ -10,7 +10,7 @@ from icediag.data_record import DataFault, Distribution, Drift, Fault, Normaliza
 from icediag.model.geometry import LENGTH_SCALE_M
 from icediag.model.normalize import CHARGE_FLOOR, HIGH, LOW, NormalizerConfig
 
-from .histograms import FLOAT_ERROR, QUANTILES, Counted, Moments, quantiles_of
+from .histograms import QUANTILES, Counted, Moments, quantiles_of
 from .tally import ANGLE_BINS, COMPARED, FileTally, Tally
 
 I64 = npt.NDArray[np.int64]
@@ -164,11 +164,10 @@ def normalization(tally: Tally, xyz: npt.NDArray[np.float32] | None) -> tuple[No
                 time.least, time.most,
             )
         )  # fmt: skip
-        low, _ = tally.charge.edges()
-        middle = np.maximum(low * (1 + FLOAT_ERROR), CHARGE_FLOOR)
+        charge, counts = tally.charge.points()
         found.append(
             _constants(
-                "log10 charge (p.e.)", np.log10(middle), tally.charge.positive(),
+                "log10 charge (p.e.)", np.log10(np.maximum(charge, CHARGE_FLOOR)), counts,
                 config.charge_shift, config.charge_scale, None, None,
             )
         )  # fmt: skip

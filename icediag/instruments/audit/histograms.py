@@ -95,10 +95,15 @@ class Counted:
         self.least, self.most = min(self.least, float(least)), max(self.most, float(most))
         if least < self.low or most > self.high:
             values = np.clip(values, self.low, self.high)
+            least, most = values.min(), values.max()
         if values.dtype.kind == "f":
             values = np.floor(values)
-        found = np.bincount(values.astype(np.int64, copy=False) - self.low)
-        self.counts[: len(found)] += found
+        # From 0 where there are more values than counters: a copy would cost more.
+        base = 0 if self.low <= 0 <= least and most < len(values) else int(np.floor(least))
+        values = values.astype(np.int64, copy=False)
+        found = np.bincount(values - base if base else values)
+        at = base - self.low
+        self.counts[at : at + len(found)] += found
 
     @property
     def count(self) -> int:
@@ -160,6 +165,11 @@ class Floats:
         self.not_finite += not_finite
         self.not_positive += not_positive
         return not_finite, not_positive
+
+    def put(self, values: F64, counts: I64) -> None:
+        """Put values above 0 into their bins, each so many times; moments stay as they are."""
+        bins = values.astype(np.float32).view(np.int32) >> _DROPPED
+        np.add.at(self.counts, bins.astype(np.int64) + _HALF, counts)
 
     def edges(self) -> tuple[F64, F64]:
         """Lower and upper ends of the bins of positive values."""

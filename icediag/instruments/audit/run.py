@@ -1,9 +1,9 @@
 """The audit: all files of a data set once, in memory that does not grow with it."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,22 @@ from .idset import IdSet
 from .overlap import overlap
 from .published import compare
 from .table import MetaReader, MetaRows
-from .tally import EventColumns, FileTally, Tally, take_doms, take_events, take_pulses
+from .tally import (
+    EventColumns,
+    FileTally,
+    Tally,
+    count_waiting,
+    take_doms,
+    take_events,
+    take_pulses,
+)
 
 I64 = npt.NDArray[np.int64]
+
+#: Bytes that are asked for and let go, unused, before the work. glibc hands freed memory of a
+#: block's size back to the system, to be cleared and mapped anew for the next block, until it has
+#: seen a larger piece freed [mallopt(3), M_MMAP_THRESHOLD]: a seventh of all the time.
+_PIECE = 30 * 2**20
 
 #: Rows, and the whole events that lie in them. An event that reaches over the end of a block is
 #: held and put together, however long it is; all others stay where they are.
@@ -55,6 +68,7 @@ def audit(
         DataError: There is no such data set, or its table of events cannot be read.
         IcediagError: The table of events is damaged.
     """
+    np.empty(_PIECE, np.uint8)
     there = chosen_batches(root, None)
     chosen = _spread(there, sample) if sample else there[:files]
     faults: list[DataFault] = []
@@ -181,16 +195,14 @@ def _file(path: Path, name: str, rows: MetaRows, tally: Tally, of_file: FileTall
             source = _own_events(stream)
         else:
             source = _meta_events(stream, rows.take(np.argsort(rows.first, kind="stable")))
-        # Rows, events and DOMs are counted side by side: they write to different fields.
-        with ThreadPoolExecutor(2) as beside:
-            for block, parts in source:
-                counting = [beside.submit(take_pulses, tally, of_file, block)]
-                counting += [beside.submit(_doms_of, tally, parts)]
-                for part, events in parts:
-                    of_file.runs.append(replace(events, start=events.start + part.start))
-                    take_events(tally, of_file, part, events)
-                for done in counting:
-                    done.result()
+        # Blocks are decoded in a thread of their own meanwhile, which takes as long as all this.
+        for block, parts in source:
+            take_pulses(tally, of_file, block)
+            for part, events in parts:
+                of_file.runs.append(replace(events, start=events.start + part.start))
+                take_events(tally, of_file, part, events)
+                take_doms(tally, part, events)
+        count_waiting(tally, of_file)
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise IcediagError(f"{name}: not readable: {reason}") from error
@@ -199,36 +211,34 @@ def _file(path: Path, name: str, rows: MetaRows, tally: Tally, of_file: FileTall
     return FileFacts(file=name, events=len(rows), pulses=stream.n_rows, columns=stream.columns)
 
 
-def _doms_of(tally: Tally, parts: list[Part]) -> None:
-    for part, events in parts:
-        take_doms(tally, part, events)
-
-
 def _own_events(stream: PulseStream) -> Iterator[tuple[PulseBlock, list[Part]]]:
     """Blocks, and the events that end in each, by the file's own column event_id."""
-    held: PulseBlock | None = None
+    held: list[PulseBlock] = []  # of one event, which may end with the last of them
     for block in stream.blocks():
-        assert block.event_id is not None
+        event_id = block.event_id
+        assert event_id is not None
         parts: list[Part] = []
-        cuts = np.flatnonzero(block.event_id[1:] != block.event_id[:-1]) + 1
-        start = np.append(0, cuts).astype(np.int64)
-        stop = np.append(cuts, len(block)).astype(np.int64)
-        if held is not None:
-            assert held.event_id is not None
-            if held.event_id[0] != block.event_id[0]:  # it ended with the last block
-                parts.append(_one(held))
-            elif len(start) > 1 or block.start + len(block) == stream.n_rows:
-                parts.append(_one(_joined(held, _rows(block, 0, int(stop[0])))))
+        cuts = np.flatnonzero(event_id[1:] != event_id[:-1]) + 1
+        edges = np.concatenate([[0], cuts, [len(block)]])
+        start, stop = edges[:-1], edges[1:]
+        ends = block.start + len(block) == stream.n_rows
+        if held:
+            before = held[0].event_id
+            assert before is not None
+            if before[0] != event_id[0]:
+                parts.append(_one(_joined(held)))
+            elif len(start) > 1 or ends:
+                parts.append(_one(_joined([*held, _rows(block, 0, int(stop[0]))])))
                 start, stop = start[1:], stop[1:]
             else:
-                held = _joined(held, block)
+                held.append(block)
                 yield block, []
                 continue
-        held = None
-        if block.start + len(block) < stream.n_rows:
-            held = _rows(block, int(start[-1]), len(block))
+        held = []
+        if not ends:
+            held = [_rows(block, int(start[-1]), len(block))]
             start, stop = start[:-1], stop[:-1]
-        events = EventColumns(event_id=block.event_id[start], start=start, length=stop - start)
+        events = EventColumns(event_id=event_id[start], start=start, length=stop - start)
         yield block, [*parts, (block, events)]
 
 
@@ -247,23 +257,24 @@ def _meta_events(stream: PulseStream, rows: MetaRows) -> Iterator[tuple[PulseBlo
     rows = rows.take(fits)
     reach = np.maximum.accumulate(np.append(-1, rows.last))[:-1]
     rows = rows.take(rows.first > reach)
-    held: PulseBlock | None = None
+    held: list[PulseBlock] = []
     done = 0
     for block in stream.blocks():
         end = block.start + len(block)
         upto = int(np.searchsorted(rows.last, end, side="left"))
         parts: list[Part] = []
-        if held is not None:
-            held = _joined(held, block)
+        if held:
+            held.append(block)
             if upto > done:
-                whole = _rows(held, 0, int(rows.last[done]) + 1 - held.start)
+                whole = _joined(held)
+                whole = _rows(whole, 0, int(rows.last[done]) + 1 - whole.start)
                 parts.append((whole, _columns(rows.take(slice(done, done + 1)), whole.start)))
-                held = None
+                held = []
                 done += 1
         parts.append((block, _columns(rows.take(slice(done, upto)), block.start)))
         done = max(done, upto)
-        if held is None and done < len(rows) and rows.first[done] < end:
-            held = _rows(block, int(rows.first[done]) - block.start, len(block))
+        if not held and done < len(rows) and rows.first[done] < end:
+            held = [_rows(block, int(rows.first[done]) - block.start, len(block))]
         yield block, parts
 
 
@@ -273,19 +284,21 @@ def _columns(rows: MetaRows, start: int) -> EventColumns:
     )
 
 
-def _joined(held: PulseBlock | None, block: PulseBlock) -> PulseBlock:
-    if held is None:
-        return block
-    ids = None
-    if held.event_id is not None and block.event_id is not None:
-        ids = np.concatenate([held.event_id, block.event_id])
+def _joined(blocks: list[PulseBlock]) -> PulseBlock:
+    """Blocks that follow each other as one."""
+    if len(blocks) == 1:
+        return blocks[0]
+
+    def column(name: str) -> Any:
+        return np.concatenate([getattr(block, name) for block in blocks])
+
     return PulseBlock(
-        start=held.start,
-        time=np.concatenate([held.time, block.time]),
-        charge=np.concatenate([held.charge, block.charge]),
-        sensor_id=np.concatenate([held.sensor_id, block.sensor_id]),
-        auxiliary=np.concatenate([held.auxiliary, block.auxiliary]),
-        event_id=ids,
+        start=blocks[0].start,
+        time=column("time"),
+        charge=column("charge"),
+        sensor_id=column("sensor_id"),
+        auxiliary=column("auxiliary"),
+        event_id=None if blocks[0].event_id is None else column("event_id"),
     )
 
 

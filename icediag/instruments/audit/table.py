@@ -175,9 +175,11 @@ class MetaReader:
 
 def _integers(column: "pa.Array[Any]") -> I64:
     """As int64; a missing value as -1, which is no valid id and no valid row."""
-    return np.asarray(column.fill_null(-1).to_numpy(zero_copy_only=False)).astype(np.int64)
+    if column.null_count:  # else left alone: what fills imports pandas, for a second
+        column = column.fill_null(-1)
+    return np.asarray(column.to_numpy(zero_copy_only=False)).astype(np.int64, copy=False)
 
 
 def _floats(column: "pa.Array[Any]") -> F64:
     """As float64; a missing value as NaN."""
-    return np.asarray(column.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False))
+    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False))

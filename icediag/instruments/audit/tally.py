@@ -2,7 +2,9 @@
 
 # P pulses, N events
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +13,8 @@ import numpy.typing as npt
 from icediag.model.event import N_SENSORS
 
 from .blocks import PulseBlock
-from .histograms import Counted, Floats, Moments
+from .charges import Charges
+from .histograms import Counted, Moments
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -28,6 +31,9 @@ ANGLE_BINS: Final = 4096
 SMALL: Final = 90
 #: And from this many on bright ones.
 BRIGHT: Final = 1000
+
+#: Events that are counted at a time.
+_WAITING: Final = 2**16
 
 #: What is compared between files, by event: name and the ends of the bins.
 COMPARED: Final[dict[str, F64]] = {
@@ -56,6 +62,25 @@ class EventColumns:
     length: I64
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EventSums:
+    """What is known of N whole events and not counted yet.
+
+    Attributes:
+        length: `(N,)` pulses.
+        first: `(N,)` ns, the earliest.
+        last: `(N,)` ns, the latest.
+        auxiliary: `(N,)` auxiliary pulses.
+        charge: `(N,)` p.e. in all.
+    """
+
+    length: I64
+    first: npt.NDArray[Any]
+    last: npt.NDArray[Any]
+    auxiliary: I64
+    charge: F64
+
+
 @dataclass(kw_only=True)
 class Tally:
     """Counts over all files.
@@ -81,7 +106,7 @@ class Tally:
     """
 
     time: Counted = field(default_factory=lambda: Counted(low=TIMES[0], high=TIMES[1]))
-    charge: Floats = field(default_factory=Floats)
+    charge: Charges = field(default_factory=Charges)
     sensors: I64 = field(default_factory=lambda: np.zeros(N_SENSORS, np.int64))
     first: Counted = field(default_factory=lambda: Counted(low=TIMES[0], high=TIMES[1]))
     last: Counted = field(default_factory=lambda: Counted(low=TIMES[0], high=TIMES[1]))
@@ -109,6 +134,8 @@ class FileTally:
         compared: Quantity -> events in each bin.
         bad: Fault -> (how often, first row, what is there).
         events: Of the file's own column event_id: id, first row and length of each run.
+        waiting: Events that are to be counted, many at a time.
+        n_waiting: How many.
         whole: Events seen.
         seen: Rows seen.
     """
@@ -118,6 +145,8 @@ class FileTally:
     )
     bad: dict[str, tuple[int, int, str]] = field(default_factory=dict)
     runs: list[EventColumns] = field(default_factory=list)
+    waiting: list[EventSums] = field(default_factory=list)
+    n_waiting: int = 0
     whole: int = 0
     seen: int = 0
 
@@ -186,39 +215,62 @@ def take_events(tally: Tally, of_file: FileTally, block: PulseBlock, events: Eve
             unsorted = len(np.unique(owner[inner]))
             example = f"{time[at]} after {time[at - 1]}"
             of_file.found("times-unsorted", unsorted, block.start + at, example)
-            first = _reduced(np.minimum, time, start, stop)
-            last = _reduced(np.maximum, time, start, stop)
+            first = _reduced(np.minimum.reduceat, time, start, stop)
+            last = _reduced(np.maximum.reduceat, time, start, stop)
     if time.dtype.kind == "f":
         first, last = (np.nan_to_num(t, nan=0.0, posinf=0.0, neginf=0.0) for t in (first, last))
+    charge = _sums(block.charge, start, stop)
+    if not np.isfinite(charge).all():
+        charge = _sums(np.nan_to_num(block.charge, posinf=0.0, neginf=0.0), start, stop)
+    of_file.waiting.append(
+        EventSums(
+            length=length,
+            first=first,
+            last=last,
+            auxiliary=_sums((block.auxiliary != 0).view(np.uint8), start, stop, np.int64),
+            charge=charge,
+        )
+    )
+    of_file.whole += len(length)
+    of_file.n_waiting += len(length)
+    if of_file.n_waiting >= _WAITING:
+        count_waiting(tally, of_file)
+
+
+def count_waiting(tally: Tally, of_file: FileTally) -> None:
+    """Count the events whose sums are known; to be called once more at the end of a file."""
+    if not of_file.waiting:
+        return
+    length, first, last, auxiliary, charge = (
+        np.concatenate([getattr(one, name.name) for one in of_file.waiting])
+        for name in fields(EventSums)
+    )
+    of_file.waiting.clear()
+    of_file.n_waiting = 0
     tally.first.add(first)
     tally.last.add(last)
     tally.lengths.add(length)
-    auxiliary = _sums((block.auxiliary != 0).astype(np.int32), start, stop)
     small = length < SMALL
     tally.small_pulses += int(length[small].sum())
     tally.small_auxiliary += int(auxiliary[small].sum())
-    charge = block.charge
-    if not np.isfinite(charge.sum()):
-        charge = np.nan_to_num(charge, posinf=0.0, neginf=0.0)
     of_file.compare("pulses", length)
     of_file.compare("first pulse (ns)", first)
     of_file.compare("last pulse (ns)", last)
     of_file.compare("auxiliary share", auxiliary / length)
-    of_file.compare("mean charge (p.e.)", _sums(charge, start, stop) / length)
-    of_file.whole += len(length)
+    of_file.compare("mean charge (p.e.)", charge / length)
 
 
-def _reduced(function: np.ufunc, values: npt.NDArray[Any], start: I64, stop: I64) -> Any:
+def _reduced(reduceat: Callable[..., Any], values: npt.NDArray[Any], start: I64, stop: I64) -> Any:
     """A reduction over stretches of rows, none of them empty, which may have rows between them."""
     cuts = np.stack([start, stop], axis=1).ravel()
-    return function.reduceat(values, cuts[: len(cuts) - (cuts[-1] == len(values))])[::2]
+    return reduceat(values, cuts[: len(cuts) - (cuts[-1] == len(values))])[::2]
 
 
-def _sums(values: npt.NDArray[Any], start: I64, stop: I64) -> Any:
+def _sums(values: npt.NDArray[Any], start: I64, stop: I64, dtype: Any = None) -> Any:
     """Sums over stretches of rows."""
     if (start[1:] == stop[:-1]).all():
-        return np.add.reduceat(values[: stop[-1]], start)
-    return _reduced(np.add, values, start, stop)
+        return np.add.reduceat(values[: stop[-1]], start, dtype=dtype)
+    return _reduced(partial(np.add.reduceat, dtype=dtype), values, start, stop)
 
 
 def take_doms(tally: Tally, block: PulseBlock, events: EventColumns) -> None:
@@ -231,20 +283,20 @@ def take_doms(tally: Tally, block: PulseBlock, events: EventColumns) -> None:
         sensor = np.nan_to_num(sensor)
     if sensor.min() < 0 or sensor.max() >= N_SENSORS:
         sensor = np.clip(sensor, 0, N_SENSORS - 1)
-    event = np.repeat(np.arange(len(events.length), dtype=np.uint32), events.length)
-    if len(event) != len(sensor):  # rows of no event lie between them
+    # Sorted as keys of 32 bits, which is quick, where they hold the events: 2**13 sensors each.
+    wide: Any = np.uint32 if len(events.length) < 1 << 19 else np.uint64
+    key = np.repeat(np.arange(len(events.length), dtype=wide) << wide(13), events.length)
+    if len(key) != len(sensor):  # rows of no event lie between them
         inside = np.zeros(high - low + 1, np.int64)
         np.add.at(inside, events.start - low, 1)
         np.add.at(inside, events.start + events.length - low, -1)
         sensor = sensor[np.cumsum(inside[:-1]) > 0]
-    # Sorted as keys of 32 bits, which is quick, where they hold the events: 2**13 sensors each.
-    wide: Any = np.uint32 if len(events.length) < 1 << 19 else np.uint64
-    key = event.astype(wide, copy=False) * wide(8192)
     key += sensor.astype(wide)
     key.sort()
-    fresh = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
-    tally.multiplicity.add(np.diff(np.append(fresh, len(key))))
-    event_of = (key[fresh] >> 13).astype(np.int64)
-    doms = np.bincount(event_of, minlength=len(events.length))
+    fresh = np.ones(len(key) + 1, np.bool_)  # the end too
+    np.not_equal(key[1:], key[:-1], out=fresh[1:-1])
+    at = np.flatnonzero(fresh)
+    tally.multiplicity.add(np.diff(at))
+    doms = np.bincount((key[at[:-1]] >> wide(13)).astype(np.int64), minlength=len(events.length))
     tally.doms.add(doms)
     tally.bright_doms.add(doms[events.length >= BRIGHT])
