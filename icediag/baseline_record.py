@@ -14,6 +14,7 @@ class ErrorRow:
         mean: rad, the competition's metric.
         median: rad.
         quantiles: Quantile (0..1, as text: JSON keys are text) -> rad.
+        ratio: The mean divided by improved LineFit's of the same events; None where there is none.
     """
 
     method: str
@@ -22,6 +23,7 @@ class ErrorRow:
     mean: float
     median: float
     quantiles: dict[str, float] = field(default_factory=dict)
+    ratio: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,7 @@ class BaselineRecord:
     Attributes:
         name: Of the data set.
         events: How many were looked at.
+        there: How many there are; None where that is not known.
         held_out: Whether they are events that the network was not trained on; None without one.
         rows: By method, and within it by group.
         seconds: What each method took.
@@ -39,6 +42,7 @@ class BaselineRecord:
 
     name: str
     events: int
+    there: int | None = None
     held_out: bool | None = None
     rows: tuple[ErrorRow, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)

@@ -14,8 +14,10 @@ from .event import Event, EventDataset, FileDataset
 from .faults import chosen_faults
 from .losses import BASELINES, LOSSES, Loss, LossName
 from .network import DirectionNetwork, NetworkConfig, Parts
-from .simulate import default_dataset
+from .simulate import default_events
 from .split import split_by_hash
+from .table import TableDataset
+from .truth import event_truth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,8 @@ def open_events(
         DataError: The data set is not what it must be.
     """
     if data is None:
-        return default_dataset(n_events, seed)
+        table, truth = default_events(n_events, seed)
+        return TableDataset(table, truth=event_truth(truth))
     return IceCubeDataset(data, files=files)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,9 @@ from .errors import DataError
 from .event import AUXILIARY, CHARGE, N_SENSORS, SENSOR_ID, TIME, Event
 from .gather import positions, rows_of
 from .grouping import dom_ranks
+
+if TYPE_CHECKING:  # it is made of what the simulator knows, which makes tables
+    from .truth import EventTruth
 
 _DTYPES = {
     "event_id": np.int64,
@@ -124,10 +128,12 @@ class TableDataset(Dataset[Event]):
         first: `(N,)` int64, row of each event's first pulse.
         targets: `(N, 2)` float32, azimuth and zenith, rad.
         file_of: `(N,)` int64, number of the file an event lies in: 0, as all are in memory.
+        truth: Kind and energy of each event, where they are known.
     """
 
-    def __init__(self, table: EventTable) -> None:
+    def __init__(self, table: EventTable, *, truth: "EventTruth | None" = None) -> None:
         self.table = table
+        self.truth = truth
         self.event_ids = table.event_id
         self.lengths = table.lengths
         self.targets = np.stack([table.azimuth, table.zenith], axis=1).astype(np.float32)

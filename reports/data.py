@@ -65,7 +65,9 @@ def render_data(
 
 
 def _table(first: str, *rest: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    table = Table(
+        box=None, pad_edge=False, padding=(0, 1), collapse_padding=True, header_style="dim"
+    )
     table.add_column(first, overflow="fold")
     for name in rest:
         table.add_column(name, justify="right", overflow="fold")
@@ -73,7 +75,7 @@ def _table(first: str, *rest: str) -> Table:
 
 
 def _distributions(record: DataRecord) -> Group:
-    table = _table("distribution", "min", *_QUANTILES, "max", "mean", "sd")
+    table = _table("values", "min", *_QUANTILES, "max", "mean", "sd")
     for one in record.distributions:
         if one.count:
             table.add_row(_title(one), *_cells(one))
@@ -109,23 +111,24 @@ def _shares(record: DataRecord) -> Table:
 
 def _normalization(features: tuple[Normalization, ...]) -> Group:
     table = _table(
-        "feature", "constants", "gives min", "median", "max", "spread", "below 0", "far", "fitting"
+        "feature", "shift, scale", "min", "median", "max", "spread", "below 0", "far", "that fit"
     )
     for f in features:
         table.add_row(
-            f.feature,
-            f"(v - {f.shift:.6g}) / {f.scale:.6g}",
+            f.feature.split(" (")[0],
+            f"{f.shift:.6g}, {f.scale:.6g}",
             f"{f.minimum:.3g}",
             f"{f.median:.2g}",
             f"{f.maximum:.3g}",
             f"{f.spread:.2g}",
             f"{f.negative:.0%}",
             f"{f.far:.1%}",
-            f"(v - {f.fitted_shift:.4g}) / {f.fitted_scale:.4g}",
+            f"{_plain(f.fitted_shift)}, {_plain(f.fitted_scale)}",
         )
     legend = (
-        "spread: half the distance of quantiles 0.1587 and 0.8413, 1 for a unit normal; far: more "
-        "than 5 spreads from the median; fitting: gives median 0 and spread 1"
+        "what (value - shift) / scale gives with the constants in use; spread: half the distance "
+        "of quantiles 0.1587 and 0.8413, 1 for a unit normal; far: more than 5 spreads from the "
+        "median; that fit: shift and scale that give median 0 and spread 1"
     )
     lines = [legend]
     if any(f.minimum < 0 for f in features):
@@ -137,6 +140,11 @@ def _normalization(features: tuple[Normalization, ...]) -> Group:
             "later than what hangs on others"
         )
     return Group(table, *(Text(line, "dim") for line in lines))
+
+
+def _plain(value: float) -> str:
+    """Four digits, and no powers of ten where numbers are of a usual size."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 def _comparison(rows: tuple[Comparison, ...]) -> Table:

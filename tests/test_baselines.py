@@ -156,14 +156,22 @@ def test_command(
     run = tmp_path / "run"
     small = ["--d-model", "16", "--layers", "1", "--heads", "2", "--epochs", "1"]
     arguments = ["train", "--events", "120", "--validation", "0.3", "--out", str(run), *small]
-    for words in (arguments, ["baseline", "--checkpoint", str(run), "--json", str(tmp_path / "b")]):
+    look = ["baseline", "--checkpoint", str(run)]
+    for words in (arguments, [*look, "--json", str(tmp_path / "b")]):
         monkeypatch.setattr("sys.argv", ["icediag", *words])
         assert main() == 0
     text = capsys.readouterr().out
-    for words_shown in ("none of them trained on", "network", "improved LineFit", "cascade"):
+    for words_shown in ("none of them trained on", "network/", "likelihood", "cascade", "1e3"):
         assert words_shown in text
-    rows = json.loads((tmp_path / "b").read_text())["rows"]
+    found = json.loads((tmp_path / "b").read_text())
+    rows = found["rows"]
     assert {row["method"] for row in rows} >= {"network", "SPE likelihood"}
+    means = {(row["method"], row["group"]): row["mean"] for row in rows}
+    for row in rows:
+        assert row["ratio"] == pytest.approx(row["mean"] / means["improved LineFit", row["group"]])
+    monkeypatch.setattr("sys.argv", ["icediag", *look, "--events", "7"])
+    assert main() == 0
+    assert f"7 of {found['there']} events, none of them trained on" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", ["icediag", "baseline", "--checkpoint", str(tmp_path)])
     assert main() == 2
     assert "expected the folder of a run" in capsys.readouterr().err

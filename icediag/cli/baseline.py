@@ -10,6 +10,14 @@ from .options import Files, Seed
 
 if TYPE_CHECKING:  # torch takes seconds to import, which --help need not wait for
     from icediag.model.assembly import Assembly
+    from icediag.model.event import EventDataset
+    from icediag.model.truth import EventTruth
+
+
+#: Events that are looked at where `--events` does not say: a minute's work, and of those that a
+#: run held out, with the network's, some minutes'.
+_EVENTS = 4096
+_HELD_OUT = 10_000
 
 
 def baseline(
@@ -29,8 +37,15 @@ def baseline(
         ),
     ] = None,
     events: Annotated[
-        int, typer.Option("--events", min=1, metavar="N", help="How many events, at most.")
-    ] = 4096,
+        int | None,
+        typer.Option(
+            "--events",
+            min=1,
+            metavar="N",
+            help="How many events, at most: the first of DATA, or of those held out. 4,096 where "
+            "this does not say, of those held out 10,000.",
+        ),
+    ] = None,
     seed: Seed = 0,
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all figures to a file.")
@@ -43,8 +58,7 @@ def baseline(
     from icediag.errors import IcediagError
     from icediag.instruments.baselines import measure
     from icediag.model.assembly import open_events
-    from icediag.model.simulate import default_events
-    from icediag.model.truth import event_truth, read_truth
+    from icediag.model.truth import read_truth
     from icediag.plain import to_json, write_atomically
     from icediag.reports.baseline import render_baseline
 
@@ -61,12 +75,13 @@ def baseline(
         if trained is not None and data is None:
             assembly, options = trained
             dataset = assembly.dataset
-            indices = np.asarray(assembly.validation_indices)[:events]
-            if not len(indices):
+            there = len(assembly.validation_indices)
+            if not there:
                 raise IcediagError(f"--checkpoint: {checkpoint} held no events out; name DATA")
+            indices = np.asarray(assembly.validation_indices)[: events or _HELD_OUT]
             name, held_out = "held-out events", True
             if options.data is None:
-                truth = event_truth(default_events(len(dataset), options.seed)[1])
+                truth = _embedded_truth(dataset, options.seed)
             else:
                 truth = read_truth(options.data, dataset.event_ids)
             if truth is not None:
@@ -74,10 +89,12 @@ def baseline(
         else:
             held_out = None if trained is None else False
             name = "embedded events" if data is None else data.resolve().name
-            dataset = open_events(data, files=files, n_events=events, seed=seed)
-            indices = np.arange(min(events, len(dataset)))
+            most = events or _EVENTS
+            dataset = open_events(data, files=files, n_events=most, seed=seed)
+            there = len(dataset)
+            indices = np.arange(min(most, there))
             if data is None:
-                truth = event_truth(default_events(events, seed)[1])
+                truth = _embedded_truth(dataset, seed)
             else:
                 truth = read_truth(data, dataset.event_ids[indices])
         record = measure(
@@ -85,6 +102,7 @@ def baseline(
             indices,
             name=name,
             truth=truth,
+            there=there,
             network=None if trained is None else trained[0].network,
             collate=None if trained is None else trained[0].collate,
             held_out=held_out,
@@ -96,6 +114,17 @@ def baseline(
     console.file.write(render_baseline(record, width=console.width))
     console.file.flush()
     return 0
+
+
+def _embedded_truth(dataset: "EventDataset", seed: int) -> "EventTruth":
+    from icediag.model.simulate import default_events
+    from icediag.model.table import TableDataset
+    from icediag.model.truth import event_truth
+
+    if isinstance(dataset, TableDataset) and dataset.truth is not None:
+        return dataset.truth
+    # A fault of the data set put another one in its place: the events are made once more.
+    return event_truth(default_events(len(dataset), seed)[1])
 
 
 def _trained(run: Path) -> "tuple[Assembly, Namespace]":

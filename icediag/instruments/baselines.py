@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ F64 = npt.NDArray[np.float64]
 NOTHING = "pi/2"
 #: The methods' names, in the order in which they are run.
 METHODS = ("LineFit", "improved LineFit", "SPE likelihood")
+#: What the others' means are divided by.
+YARDSTICK = "improved LineFit"
 _QUANTILES = (0.1, 0.25, 0.75, 0.9)
 #: Events read and fitted at a time.
 _BLOCK = 1024
@@ -35,6 +38,7 @@ def measure(
     truth: EventTruth | None = None,
     network: nn.Module | None = None,
     collate: Callable[..., Batch] | None = None,
+    there: int | None = None,
     held_out: bool | None = None,
     methods: tuple[str, ...] = METHODS,
     progress: Callable[[int, int], None] = lambda done, of: None,  # noqa: ARG005
@@ -48,6 +52,7 @@ def measure(
         truth: Kind and energy of these events, in the order of `indices`, where known.
         network: A trained one, or None.
         collate: Its collate function.
+        there: How many events there are, of which these are some.
         held_out: Whether the events are new to the network.
         methods: Those of `METHODS` to run.
         progress: Told how many events are done, and of how many.
@@ -81,9 +86,19 @@ def measure(
         for method, parts in errors.items()
         for row in _rows(method, np.concatenate(parts), truth)
     ]
+    yardstick = {row.group: row.mean for row in rows if row.method == YARDSTICK}
     return BaselineRecord(
-        name=name, events=len(indices), held_out=held_out, rows=tuple(rows), seconds=seconds
+        name=name,
+        events=len(indices),
+        there=there,
+        held_out=held_out,
+        rows=tuple(replace(row, ratio=_ratio(row.mean, yardstick.get(row.group))) for row in rows),
+        seconds=seconds,
     )
+
+
+def _ratio(mean: float, of: float | None) -> float | None:
+    return mean / of if of else None
 
 
 def _hits(dataset: EventDataset, indices: npt.NDArray[np.int64], xyz: F64) -> tuple[Hits, F64]:
@@ -114,7 +129,7 @@ def _angles(found: F64, direction: F64) -> F64:
 def _batches(
     dataset: EventDataset, indices: npt.NDArray[np.int64], collate: Callable[..., Batch]
 ) -> Iterator[Batch]:
-    # Events of like lengths together, and few at a time: the longest sets the memory.
+    # Few at a time: the longest sets the memory.
     for start in range(0, len(indices), 128):
         yield collate(dataset.__getitems__(indices[start : start + 128].tolist()))
 
