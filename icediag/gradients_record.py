@@ -15,6 +15,11 @@ class ParameterFlow:
         values: Number of values.
         axes: Number of axes.
         order: When that module ran first, counted from 0; None where it did not run.
+        came: The how manieth its gradient was to come back, counted from 0: what is used last comes
+            first. None where none came.
+        gain: By how much it multiplies what goes through it, 1 where variance is kept: of a matrix
+            the geometric mean of forth and back, of the weights of a norm their root mean square;
+            None for biases and tables of names.
         trained: Whether it asks for a gradient.
         training: Whether its module was in training mode as it was found.
         gradient: Norm of its gradient, mean over the micro-batches; None where none came.
@@ -38,6 +43,8 @@ class ParameterFlow:
     values: int = 0
     axes: int = 1
     order: int | None = None
+    came: int | None = None
+    gain: float | None = None
     trained: bool = True
     training: bool = True
     gradient: float | None = None

@@ -154,6 +154,34 @@ def test_columns_are_brought_into_their_domains_and_back() -> None:
     assert (inside >= 0).all() and (inside <= 2).all()
 
 
+@pytest.mark.parametrize("channels", [3, 1])
+def test_channels_of_images_are_standardised_and_no_columns_of_pixels(channels: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.Flatten(), nn.Linear(36, 1))
+    pipeline = Pipeline(
+        name="images",
+        dataset=list(128 + 60 * torch.randn(16, channels, 5, 5)),
+        collate=torch.stack,
+        model=model,
+        loss=lambda p, x: (p[:, 0] - x.mean((1, 2, 3)) / 128).square().mean(),
+    )
+    recording = examine(pipeline, needs=("features",))
+    skipped: list[str] = []
+    seen: list[Tensor] = []
+    with workbench(pipeline, wanted=16, device="cpu", seed=0, notes=[]) as bench:
+        batch = bench.batches(list(range(16)))
+        (repair,) = repairs_of(bench, batch, recording, skipped)
+        assert repair.kind == "standardised features" and not skipped
+        with torch.no_grad(), repair.force():
+            handle = bench.model[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+            bench.predict(batch())
+            handle.remove()
+    (image,) = seen
+    assert image.shape == (16, channels, 5, 5)
+    for channel in image.unbind(1):
+        assert abs(channel.mean()) < 0.01 and abs(channel.std() - 1) < 0.01
+
+
 def test_weights_are_drawn_anew_from_their_own_values() -> None:
     net = Net(1.0)
     net.encoder.layer.weight.requires_grad_(False)

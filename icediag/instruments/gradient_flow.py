@@ -30,6 +30,10 @@ from .workbench import Workbench, has_weights, workbench
 MICRO_BATCHES = 4
 EVENTS = 8
 STEPS = 4
+#: Layers whose `weight` multiplies values of spread 1.
+NORMS = (
+    *(nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),  # noqa: SLF001
+)
 
 
 def record_gradients(
@@ -88,6 +92,7 @@ class _Passes:
         self.touched: dict[str, Tensor] = {}
         self.count = 0
         self.order: dict[str, int] = {}
+        self.came: dict[str, int] = {}
         self.signals: dict[str, list[Tensor]] = {}
         self.backs: dict[str, list[Tensor]] = {}
         self.depends = True
@@ -95,8 +100,17 @@ class _Passes:
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
-        """Follow what each module gives, and what comes back to it."""
+        """Follow what each module gives, and what comes back to it and to each parameter."""
         with ExitStack() as hooks:
+            for name, parameter in self.named.items():
+                if parameter.requires_grad and parameter.is_leaf:
+
+                    def complete(_: Tensor, name: str = name) -> None:
+                        self.came.setdefault(name, len(self.came))
+
+                    hooks.callback(
+                        parameter.register_post_accumulate_grad_hook(complete).remove  # type: ignore[no-untyped-call]
+                    )
             for path, module in self.model.named_modules():
 
                 def before(_: nn.Module, __: Any, name: str = path or "model") -> None:
@@ -239,6 +253,8 @@ def _parameters(
                 values=parameter.numel(),
                 axes=parameter.ndim,
                 order=passes.order.get(path or "model"),
+                came=passes.came.get(name),
+                gain=_gain(owners.get(path), name, parameter, weight),
                 trained=parameter.requires_grad,
                 training=flags.get(path, True),
                 gradient=math.sqrt(square) if came else None,
@@ -254,6 +270,22 @@ def _parameters(
             )
         )
     return tuple(flows), _noise(squares, means, passes.count)
+
+
+def _gain(owner: nn.Module | None, name: str, parameter: Tensor, norm: float) -> float | None:
+    """By how much a parameter of this norm multiplies what goes through it.
+
+    A matrix of n x m independent weights of spread s takes m values of spread 1 to spread
+    s sqrt(m), and n gradients back to s sqrt(n): norm over the fourth root of n m is the geometric
+    mean of both.
+    """
+    if isinstance(owner, (nn.Embedding, nn.EmbeddingBag)) or not parameter.numel():
+        return None
+    if parameter.ndim >= 2:
+        return norm / math.sqrt(math.sqrt(parameter.shape[0] * parameter.shape[1]))
+    if isinstance(owner, NORMS) and name.rpartition(".")[2] == "weight":
+        return norm / math.sqrt(parameter.numel())
+    return None
 
 
 def _as_drawn(parameter: Tensor) -> bool:

@@ -30,6 +30,11 @@ LARGE = 10.0
 MOST, LEAST, RATIO = 1.0, 1e-7, 1e-3
 #: Learning rate in place of one that is 0.
 RATE = 1e-3
+#: Layers whose columns are the channels.
+CONVOLUTIONS = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,12 +280,13 @@ def _standardised(
 
         @contextmanager
         def force(module: nn.Module = module, maps: Any = maps) -> Iterator[None]:
-            def before(_: nn.Module, args: Any, kwargs: Any) -> Any:
+            def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
                 given = args[0]
-                columns = list(given.unbind(-1))
+                axis = _axis_of_columns(module, given)
+                columns = list(given.unbind(axis))
                 for index, (mean, std) in maps.items():
                     columns[index] = (columns[index] - mean) / std
-                return (torch.stack(columns, -1), *args[1:]), kwargs
+                return (torch.stack(columns, axis), *args[1:]), kwargs
 
             handle = module.register_forward_pre_hook(before, with_kwargs=True)
             try:
@@ -297,6 +303,16 @@ def _standardised(
             )
         )
     return repairs
+
+
+def _axis_of_columns(module: nn.Module, given: Tensor) -> int:
+    """Along which axis of what a module takes its columns lie: channels before the pixels.
+
+    Example: 1 for images (32, 3, 16, 16) into an `nn.Conv2d`, which also takes (3, 16, 16): 0.
+    """
+    if isinstance(module, CONVOLUTIONS):
+        return given.ndim - 1 - len(module.kernel_size)
+    return -1
 
 
 # ---- optimizer and step

@@ -248,7 +248,8 @@ PATIENT = Patient(
         Fault(name="unregistered", checks=("unregistered-tensor", "optimizer-misses-parameters")),
         Fault(name="plain-tensor", checks=("unregistered-tensor",), stages=("model",)),
         Fault(name="exploding", checks=("exploding-gradient",)),
-        Fault(name="softmax-twice", checks=("slow-overfit",), lowest="note"),
+        # The cause, at the loss, says more than the slow learning that follows from it.
+        Fault(name="softmax-twice", checks=("squashed-logits",), stages=("loss",)),
         Fault(name="loss-by-image", checks=("python-loop",), stages=("loss",)),
         Fault(name="no-zero-grad", checks=("accumulating-gradients",)),
         Fault(name="clipped-away", checks=("clipping-always-on",)),
