@@ -21,6 +21,7 @@ from icediag.recording import Recording
 from .bounds.dispatch import name_of, named_of, tensors_of
 from .flow import Flow
 from .operations import OperationMode
+from .values import places_of
 from .work.counter import Counter, running_node
 from .work.own import Line, Own, location
 
@@ -136,7 +137,7 @@ class BirthWatch(Counter):
         if len(self.births) >= MOST_BIRTHS:
             return
         first = int((~bad.isfinite()).reshape(-1).to(torch.uint8).argmax())
-        index = tuple(int(i) for i in torch.unravel_index(torch.tensor(first), bad.shape))
+        index = tuple(int(i) for i in places_of(torch.tensor(first), bad.shape))
         self.births[key] = Birth(
             phase="forward" if node is None else "backward",
             stage=stage,

@@ -17,6 +17,8 @@ import torch
 
 from icediag.errors import ENDS
 
+from .uncompiled import uncompiled
+
 #: After a time-out that the user's own `except Exception` swallowed, it comes again so much later.
 AGAIN_S = 2.0
 
@@ -86,6 +88,7 @@ def contained(seconds: float | None = None) -> Iterator[None]:
             quiet(),
             warnings.catch_warnings(),
             np.errstate(),
+            uncompiled(),
             time_limit(seconds),
         ):
             yield
@@ -189,7 +192,7 @@ def _settings() -> list[tuple[Callable[[], Any], Callable[[Any], Any]]]:
         (torch.get_num_threads, _threads),
         (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
         (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-        (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+        (torch.are_deterministic_algorithms_enabled, _deterministic),
         (torch.get_default_device, _device),
         (lambda: dict(os.environ), _environment),
         (lambda: list(sys.path), _import_path),
@@ -211,6 +214,12 @@ def _import_path(folders: list[str]) -> None:
 def _threads(n: int) -> None:
     if torch.get_num_threads() != n:
         torch.set_num_threads(n)
+
+
+def _deterministic(mode: bool) -> None:
+    """Only where it changed: to set it imports torch's compiler, which takes over a second."""
+    if torch.are_deterministic_algorithms_enabled() != mode:
+        torch.use_deterministic_algorithms(mode)
 
 
 def _device(device: torch.device) -> None:

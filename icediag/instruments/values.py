@@ -7,6 +7,7 @@ CPU, where a read costs nothing, passes over the tensor that cannot find anythin
 # N values
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -50,7 +51,20 @@ def _sample(tensor: Tensor) -> Tensor:
     if tensor.is_contiguous():
         return tensor.view(-1)[::step]
     picks = torch.arange(0, n, step, device=tensor.device)
-    return tensor[torch.unravel_index(picks, tensor.shape)]
+    return tensor[places_of(picks, tensor.shape)]
+
+
+def places_of(flat: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """Positions along each axis of positions in the flattened tensor.
+
+    Example: of 7 in sizes (2, 3, 2) it is (1, 0, 1). `torch.unravel_index` is the same and imports
+    torch's symbolic shapes, which takes most of a second.
+    """
+    places: list[Tensor] = []
+    for size in reversed(sizes):
+        places.append(flat % size)
+        flat = flat // size
+    return tuple(reversed(places))
 
 
 def _median(values: Tensor) -> Tensor:

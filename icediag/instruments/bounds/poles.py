@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,9 +34,8 @@ def _other_zero(named: dict[str, Any]) -> Tensor:
     other = named["other"]
     if not isinstance(other, Tensor):
         other = torch.tensor(float(other))
-    return (other == 0).expand(
-        torch.broadcast_shapes(_shape(named["self"]), other.shape)  # type: ignore[no-untyped-call]
-    )
+    # By numpy: torch's own imports its symbolic shapes, which takes most of a second.
+    return (other == 0).expand(np.broadcast_shapes(_shape(named["self"]), other.shape))
 
 
 def _shape(value: Any) -> torch.Size:

@@ -17,8 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.profiler import record_function
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile, record_function
 
 from icediag.clock_record import GrowingPlace, MemoryRecord, StageMemory
 from icediag.instruments.stages import location_of
@@ -181,14 +180,15 @@ def _on_host(stepper: Stepper, batch: Any) -> Seen:
     # One profile for all steps: to begin one takes longer than most steps do.
     with (
         stepper.marks(spans),
-        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled,
+        # Not torch.profiler's: that imports torch's compiler, and for nothing that is wanted here.
+        profile(use_cpu=True, profile_memory=True, use_kineto=True) as profiled,
     ):
         for _ in range(STEPS + 1):
             marks.begin(STEP)
             marks.end(STEP)
             stepper.on_batch(batch, spans)
             seen.after_step(stepper.pipeline.model)
-    results: Any = profiled.profiler
+    results: Any = profiled
     changes: list[Change] = []
     starts: list[int] = []
     for event in results.kineto_results.events():

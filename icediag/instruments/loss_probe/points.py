@@ -126,7 +126,10 @@ class Finder:
             for path, slope in slopes.items():
                 # What is not finite holds its row still; the others go on.
                 kept = torch.where(slope.isfinite(), slope, 0.0)
-                [back] = torch.autograd.grad(made[path], leaf[path], kept)
+                with torch.enable_grad():
+                    # By a sum: slopes handed to `grad` have it import torch's symbolic shapes.
+                    total = (made[path] * kept).sum()
+                [back] = torch.autograd.grad(total, leaf[path])
                 back = sign * torch.where(back.isfinite(), back, 0.0)
                 # Adam, Kingma and Ba (2015), with its customary constants.
                 means[path] = 0.9 * means[path] + 0.1 * back

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from icediag.births_record import Birth
 from icediag.instruments.births import BirthWatch
 from icediag.instruments.flow import Flow
 from icediag.instruments.lab import difference
 from icediag.instruments.modes import seed_all
+from icediag.instruments.operations import OperationMode
 from icediag.instruments.rebuild import rebuilt
 from icediag.instruments.trees import leaves
 from icediag.instruments.work.own import Own
@@ -26,7 +26,7 @@ OPERATIONS = 400_000
 FEWEST, MOST = 300, 6000
 
 
-class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Operations(OperationMode):
     """Counts dispatched operations."""
 
     def __init__(self) -> None:
