@@ -130,7 +130,7 @@ PATIENT = Patient(
             stages=("dataset item",),
             lowest="note",
         ),
-        # The head reaches all of its domain: what is wrong is the batch, whose contract says radians.
+        # The head reaches all of its domain: it is the batch that breaks its contract, in radians.
         Fault(name="in-degrees", checks=("contract-broken",), stages=("collate",)),
         Fault(name="shuffled-truth", checks=("targets-shuffled",), stages=("collate",)),
         Fault(name="frozen-encoder", checks=("no-gradient",), stages=("dom_encoder",)),
