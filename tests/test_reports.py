@@ -1,6 +1,7 @@
 """Every report over the same recordings, and HTML and Markdown by their own rules."""
 
 import dataclasses
+import getpass
 import json
 import re
 from html.parser import HTMLParser
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from icediag.checks import judge
 from icediag.instruments.examine import examine
 from icediag.instruments.source import with_source
 from icediag.recording import Location
@@ -16,6 +18,7 @@ from icediag.reports.check import render_check
 from icediag.reports.formats import FORMATS, Format
 from icediag.reports.html import render_html
 from icediag.reports.markdown import render_markdown
+from tests.faults.showers import build as showers
 from tests.pipelines import odd
 from tests.report_cases import NAMES, Case, all_cases, told
 
@@ -35,6 +38,20 @@ def test_every_report_of_every_recording(cases: dict[str, Case], name: str, one:
     assert str(Path.home()) + "/" not in text and str(Path.cwd()) not in text
     if one.file is not None:
         assert text.endswith("\n")
+
+
+def test_no_report_knows_who_ran_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("USER", "LOGNAME", "LNAME", "USERNAME", "HOSTNAME"):
+        monkeypatch.setenv(variable, "uncommon-name")
+    monkeypatch.setenv("HOME", "/home/uncommon-name")
+    monkeypatch.setenv("ICEDIAG_TOKEN", "uncommon-name-too")
+    assert getpass.getuser() == "uncommon-name"
+    recording = examine(showers(None), needs={"clock", "operations", "projection", "gradients"})
+    assert recording.clock is not None and recording.gradients is not None
+    diagnosis = judge(recording)
+    recording = with_source(recording, diagnosis)
+    for text in (recording.to_json(), *(one.render(recording, diagnosis) for one in FORMATS)):
+        assert "showers" in text and "uncommon-name" not in text
 
 
 @pytest.mark.parametrize("name", NAMES)
