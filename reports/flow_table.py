@@ -16,6 +16,8 @@ from .views import elsewhere, range_of, shape_of, views_of
 
 #: Below these widths there is no room for ranges, and for shapes.
 ROOM, LITTLE = 66, 50
+#: From here on there is room for many codes beside each other.
+WIDE = 100
 
 
 def flow_table(recording: Recording, diagnosis: Diagnosis, width: int) -> Table | None:
@@ -33,7 +35,8 @@ def flow_table(recording: Recording, diagnosis: Diagnosis, width: int) -> Table 
         table.add_column("range", overflow="fold", ratio=3)
     for kind in shares:
         table.add_column({"measured": "time", "projected": "proj."}[kind], justify="right")
-    table.add_column("found", overflow="fold", min_width=5)
+    # Codes go on below one another before the name of a stage is broken.
+    table.add_column("found", overflow="fold", min_width=5, max_width=10 if width < WIDE else None)
 
     def add(name: Text, shape: str, values: str, found: tuple[Finding, ...], key: str) -> None:
         cells: list[str | Text] = [_sign(found), name]

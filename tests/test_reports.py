@@ -65,6 +65,14 @@ def test_a_terminal_is_neither_overrun_nor_steered(
     assert max(map(len, text.splitlines())) <= width
 
 
+def test_many_codes_do_not_break_the_name_of_a_stage(cases: dict[str, Case]) -> None:
+    recording, diagnosis = cases["case"]
+    found = next(f for f in diagnosis.findings if f.stage == "relative_encoder")
+    more = tuple(dataclasses.replace(found, code=f"Z0{i}") for i in range(6))
+    many = dataclasses.replace(diagnosis, findings=(*diagnosis.findings, *more))
+    assert "relative_encoder  " in render_check(recording, many, width=80)
+
+
 class Reader(HTMLParser):
     """Collects what a browser would run or fetch, and whether every element is closed."""
 
