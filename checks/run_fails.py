@@ -29,6 +29,7 @@ PARTS = {
     "model": "The model",
     "loss": "The loss",
     "backward": "The backward pass",
+    "optimizer": "The optimizer",
 }
 #: How each is called, for one who wires a pipeline for the first time.
 CALLS = {
@@ -36,6 +37,7 @@ CALLS = {
     "collate": "it is called as collate(list of samples)",
     "model": "it is called as model(batch), or as forward(model, batch) where that is given",
     "loss": "it is called as loss(predictions, batch) and is to return a tensor of one value",
+    "optimizer": "it is called as optimizer(parameters) and is to return one optimizer of torch's",
     "backward": "the loss must come from the parameters by torch's operations",
 }
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -14,6 +15,7 @@ from icediag.bounds_record import BoundsRecord
 from icediag.errors import IcediagError
 from icediag.icecube import pipeline as icecube
 from icediag.instruments.bounds import record_bounds
+from icediag.instruments.bounds.places import line_of_user
 from icediag.instruments.bounds.propagate import Propagation
 from icediag.instruments.bounds.watch import limits_of
 from icediag.instruments.outputs import output_columns, target_column
@@ -202,3 +204,13 @@ def test_constant_modules_stay_constant() -> None:
     with propagation.running():
         out = layer(torch.ones(1, 3))
     assert propagation.shadows.of(out) is None
+
+
+def test_code_that_a_library_writes_is_not_the_users_own(tmp_path: Path) -> None:
+    source = "def call(function):\n    return function()\n"
+    for module, ours in (("numpy.written_ab12", False), ("written_ab12", True)):
+        made: dict[str, Any] = {"__name__": module}
+        exec(compile(source, str(tmp_path / "written_ab12.py"), "exec"), made)
+        place = made["call"](line_of_user)
+        assert place is not None
+        assert place[0].endswith("written_ab12.py" if ours else "test_bounds.py")

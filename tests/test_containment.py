@@ -115,6 +115,24 @@ def test_a_loss_of_another_kind_is_told_how_it_is_called() -> None:
     assert "loss(predictions, batch)" in finding.remedy
 
 
+def test_an_optimizer_that_cannot_be_made_is_a_finding() -> None:
+    def slow(parameters: Any) -> Any:
+        return torch.optim.SGD(parameters, lr=-1.0)
+
+    def beside(parameters: Any) -> Any:
+        return torch.optim.SGD(parameters, lr=1.0), None
+
+    for optimizer, words in ((slow, "Invalid learning rate"), (beside, "got tuple")):
+        made = dataclasses.replace(pipeline(), optimizer=optimizer)
+        recording = examine(made, needs=())
+        [finding] = judge(recording, chosen(["run-fails"])).findings
+        assert finding.stage == "optimizer" and words in finding.message
+        assert recording.came_through
+    # What a step of one's own is given may be anything.
+    own = dataclasses.replace(pipeline(), optimizer=beside, train_step=lambda m, b, o: m(b).sum())
+    assert not judge(examine(own, needs=()), chosen(["run-fails"])).findings
+
+
 def meddle() -> None:
     torch.set_default_dtype(torch.float64)
     torch.set_grad_enabled(True)

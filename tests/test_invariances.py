@@ -271,7 +271,8 @@ def test_complex_weights_are_compared_whole() -> None:
             self.weight = nn.Parameter(torch.randn(2, 2, dtype=torch.cfloat))
 
         def forward(self, x: Tensor) -> Tensor:
-            return (torch.fft.rfft(x) @ self.weight).abs()
+            out: Tensor = (torch.fft.rfft(x) @ self.weight).abs()
+            return out
 
     record, found = seen(odd.on_numbers(Waves()))  # a warning of torch is an error here
     assert record.training is not None and record.training.scale > 0

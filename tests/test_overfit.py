@@ -142,27 +142,28 @@ def test_what_one_event_can_be_brought_to_counts_for_each_of_a_sum() -> None:
     torch.manual_seed(0)
     x = torch.randn(16, 6)
 
-    def squares(predicted: Tensor, target: Tensor, reduction: str) -> Tensor:
-        # A floor above 0, as of the likelihood of what is no 0 or 1.
-        return nn.functional.mse_loss(predicted, target, reduction=reduction) + (
-            3.0 * len(target) if reduction == "sum" else 3.0 / 6
-        )
+    # With a floor above 0, as of the likelihood of what is no 0 or 1.
+    def summed(predicted: Tensor, target: Tensor) -> Tensor:
+        return nn.functional.mse_loss(predicted, target, reduction="sum") + 3.0 * len(target)
 
-    for reduction in ("sum", "mean"):
+    def mean(predicted: Tensor, target: Tensor) -> Tensor:
+        return nn.functional.mse_loss(predicted, target) + 3.0 / 6
+
+    for loss, times in ((summed, 16), (mean, 1)):
         torch.manual_seed(1)
         net = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 6))
         made = of(
             net,
             x,
             x,
-            lambda p, t, how=reduction: squares(p, t, how),
+            loss,
             optimizer=lambda parameters: torch.optim.Adam(parameters, 1e-2),
         )
         record = record_overfit(made)
         assert [trial.verdict for trial in record.trials] == ["learns"] * 3
         floors = [trial.floor for trial in record.trials]
         assert None not in floors
-        assert floors[2] == pytest.approx((16 if reduction == "sum" else 1) * (floors[0] or 0))
+        assert floors[2] == pytest.approx(times * (floors[0] or 0))
 
 
 def test_targets_are_told_by_moving_them() -> None:

@@ -6,7 +6,7 @@ all of them. Any loss will do; nothing is assumed of its scale or sign.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -72,7 +72,9 @@ def _judged_table(bench: Workbench, batch: Batches, predictions: Any) -> tuple[s
         with torch.enable_grad():
             given = mapped(predictions, lambda path, t: leaf.get(path, t))
             loss = bench.pipeline.loss(given, batch())
-            slopes = torch.autograd.grad(loss, list(leaf.values()), allow_unused=True)
+            slopes: Sequence[Tensor | None] = torch.autograd.grad(
+                loss, list(leaf.values()), allow_unused=True
+            )
         tensors = {p: t for (p, t), s in zip(tensors.items(), slopes, strict=True) if s is not None}
     found = next(iter(tensors.items())) if len(tensors) == 1 else None
     return found if found is not None and found[1].ndim else None

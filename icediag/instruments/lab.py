@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from icediag.pipeline import Pipeline
 
 from .modes import seed_all
-from .preserve import preserved, unchanged
+from .preserve import is_lazy, preserved, unchanged
 from .rebuild import cast, rebuilt
 from .trees import leaves, move
 
@@ -216,7 +216,8 @@ class Lab:
                     return torch.where(leaf == leaf.round(), leaf, moved)
 
                 for parameter in weights_of(model):
-                    if parameter.is_floating_point():
+                    # One without a shape yet gets its values, the same each time, as it runs.
+                    if parameter.is_floating_point() and not is_lazy(parameter):
                         parameter.copy_(jitter("", parameter))
                 batch = rebuilt(self.batch(samples), jitter)
                 after = outputs_of(call(self.pipeline, model, batch))

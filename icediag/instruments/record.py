@@ -69,6 +69,7 @@ def record(
         if samples:
             with unchanged(samples):
                 _once(pipeline, samples, stages, target, run, backward=True)
+                _try_optimizer(pipeline, run)
         parameters = parameter_records(pipeline.model) if run.backward else ()
         if len(samples) > 1:
             run.few = few_of(samples, run, small_size(len(samples)))
@@ -205,6 +206,21 @@ def _once(
     for name in skipped:
         # Not under its own name: that of the whole model stands for a model that fails.
         run.not_judged.append(Unjudged(name="hooks", reason=f"{name} takes none: it is scripted"))
+
+
+def _try_optimizer(pipeline: Pipeline, run: Run) -> None:
+    """Say so where the optimizer cannot be made: whatever trains would have to leave it out."""
+    if pipeline.optimizer is None or not run.backward or not isinstance(pipeline.model, nn.Module):
+        return
+    try:
+        made = pipeline.optimizer(list(pipeline.model.parameters()))
+        # What a step of the user's own does with it is the user's.
+        if pipeline.train_step is None and not callable(getattr(made, "step", None)):
+            raise TypeError(f"expected an optimizer, with a step(), got {type(made).__name__}")
+    except ENDS:
+        raise
+    except BaseException as error:
+        run.not_judged.append(raised("optimizer", error, pipeline))
 
 
 def _one_value(loss: Any) -> float:

@@ -21,11 +21,21 @@ def line_of_user() -> tuple[str, int] | None:
     while frame is not None:
         file = frame.f_code.co_filename
         if file not in looked:
-            looked[file] = is_user_file(file)
+            name = str(frame.f_globals.get("__name__", ""))
+            looked[file] = is_user_file(file) and not _installed(name)
         if looked[file]:
             return relative_file(file, frame.f_globals.get("__name__")), frame.f_lineno
         frame = frame.f_back
     return None
+
+
+def _installed(module: str) -> bool:
+    """Whether a module belongs to an installed package, wherever its file lies.
+
+    Some write code of theirs to a folder for temporary files, under another name each time.
+    """
+    top = getattr(sys.modules.get(module.partition(".")[0]), "__file__", None) or ""
+    return "site-packages" in top or "dist-packages" in top
 
 
 def is_user_file(file: str) -> bool:
