@@ -51,9 +51,9 @@ def _severity(point: Point) -> Severity:
 def _of_point(record: LossRecord, point: Point) -> Finding:
     assert point.width is not None
     what = (
-        "the loss itself"
+        f"{record.name} itself"
         if point.bad_values
-        else f"{point.bad_slopes} of {point.slopes} slopes by the predictions"
+        else f"{point.bad_slopes} of {point.slopes} slopes of {record.name} by the predictions"
     )
     near = f"up to a relative distance of {point.width:g}" if point.width else "there alone"
     back = "the way back through " if point.backward else ""
@@ -65,7 +65,7 @@ def _of_point(record: LossRecord, point: Point) -> Finding:
         severity=_severity(point),
         stage="loss",
         message=(
-            f"{PLACES[point.where].capitalize()}, {what} of {record.name} "
+            f"{PLACES[point.where].capitalize()}, {what} "
             f"{'is' if point.bad_values else 'are'} not finite, {near}{begins}."
         ),
         evidence={

@@ -275,6 +275,20 @@ def test_a_loss_that_the_model_takes_itself_is_said_to_be() -> None:
     assert found.name == "the loss" and "what the model gives" in missing.reason
 
 
+def test_a_distribution_is_not_moved_to_where_it_cannot_be() -> None:
+    """Its scale is above 0, whatever a search for better predictions would like."""
+
+    def spread(model: nn.Module, x: Tensor) -> Any:
+        mean, width = model(x).unbind(-1)
+        return torch.distributions.Normal(mean, functional.softplus(width) + 1e-3)
+
+    made = odd.on_numbers(
+        nn.Linear(3, 2), lambda given, x: -given.log_prob(x[:, 0]).mean(), forward=spread
+    )
+    [missing] = record_loss(made).not_tried
+    assert "distribution" in missing.reason
+
+
 def test_the_built_in_losses() -> None:
     small = NetworkConfig(d_model=8, n_heads=1, n_layers=1)
     for loss in ("angular", "vmf"):

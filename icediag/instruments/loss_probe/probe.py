@@ -14,7 +14,7 @@ from icediag.instruments.lab import difference
 from icediag.instruments.modes import seed_all
 from icediag.instruments.operations import OperationMode
 from icediag.instruments.rebuild import rebuilt
-from icediag.instruments.trees import leaves
+from icediag.instruments.trees import MAX_DEPTH, children, leaves
 from icediag.instruments.work.own import Own
 from icediag.pipeline import Pipeline
 
@@ -56,6 +56,7 @@ class Probe:
         values: Of these, the tensors that the loss has a slope by.
         rows: Those of them whose first axis is the samples, see `find_rows`.
         evaluations: How many were made.
+        of_distribution: Whether the predictions hold a distribution.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Probe:
             and tensor.numel()
         }
         self.every, self.values = every, every
+        self.of_distribution = _holds_distribution(predictions)
         self.rows: list[str] = []
 
     def settle(self) -> None:
@@ -151,6 +153,16 @@ class Probe:
         )
         by_value = abs(one[0] - other[0]) / max(abs(one[0]), 1e-30)
         return max(apart / size if size else float(apart > 0), by_value)
+
+
+def _holds_distribution(tree: Any, depth: int = 0) -> bool:
+    if isinstance(tree, torch.distributions.Distribution):
+        return True
+    return depth < MAX_DEPTH and any(
+        _holds_distribution(value, depth + 1)
+        for _, value in children(tree)
+        if not isinstance(value, Tensor)
+    )
 
 
 @contextmanager

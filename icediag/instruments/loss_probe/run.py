@@ -169,6 +169,8 @@ class _Probing:
         """Why the loss cannot be probed; None where it can."""
         if not probe.values:
             return "no floating-point tensor among the predictions"
+        if probe.of_distribution:
+            return "it goes by a distribution, whose parameters are not free: a scale is above 0"
         try:
             probe.settle()
             if not probe.values:
