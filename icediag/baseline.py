@@ -5,13 +5,12 @@ It says what each finding is about, never its line, so that it holds while code 
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from icediag.finding import Diagnosis, Finding, Severity
 from icediag.matching import match
 from icediag.place import Location
-from icediag.plain import read_json, read_text, to_json, write_atomically
+from icediag.plain import Stored
 
 #: Grows when a field changes its meaning or goes; new fields come with a default and leave it.
 BASELINE_VERSION = 1
@@ -70,7 +69,7 @@ class Accepted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Baseline:
+class Baseline(Stored):
     """Findings that were known when it was written.
 
     Attributes:
@@ -78,6 +77,9 @@ class Baseline:
         accepted: The findings. Of several that are alike, as many are accepted as stand here.
         version: Of this format.
     """
+
+    kind: ClassVar[str] = "baseline"
+    newest: ClassVar[int] = BASELINE_VERSION
 
     pipeline: str
     accepted: tuple[Accepted, ...] = ()
@@ -104,38 +106,6 @@ class Baseline:
         """What is accepted and not among these findings any more."""
         left = match((item.finding for item in self.accepted), findings).gone
         return tuple(map(Accepted.of, left))
-
-    def to_json(self) -> str:
-        """As JSON."""
-        return to_json(self)
-
-    @classmethod
-    def from_json(cls, text: str, source: str = "baseline") -> "Baseline":
-        """Read what `to_json` wrote. Unknown fields, of a later version, are passed over.
-
-        Raises:
-            IcediagError: It is not a baseline, or one of a format that this version cannot read.
-        """
-        result = read_json(cls, text, what="baseline", version=BASELINE_VERSION, source=source)
-        assert isinstance(result, cls)
-        return result
-
-    def save(self, path: str | Path) -> None:
-        """Write to a file, wholly or not at all.
-
-        Raises:
-            IcediagError: The file cannot be written.
-        """
-        write_atomically(Path(path), self.to_json())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Baseline":
-        """Read from a file.
-
-        Raises:
-            IcediagError: It cannot be read or is not a baseline.
-        """
-        return cls.from_json(read_text(path), str(path))
 
 
 def _order(finding: Finding) -> tuple[str, str, str, int]:

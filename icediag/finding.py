@@ -3,10 +3,9 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from icediag.plain import read_json, read_text, to_plain, write_atomically
+from icediag.plain import Stored, to_plain
 from icediag.recording import Location, Unjudged
 
 Severity = Literal["error", "warning", "note"]
@@ -52,7 +51,7 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diagnosis:
+class Diagnosis(Stored):
     """What a set of checks concluded from a recording.
 
     Attributes:
@@ -63,6 +62,9 @@ class Diagnosis:
         checks: Names of the checks that looked, in display order.
         accepted: Findings that a baseline knows; they are not in `findings`.
     """
+
+    kind: ClassVar[str] = "diagnosis"
+    newest: ClassVar[int] = DIAGNOSIS_VERSION
 
     pipeline: str
     findings: tuple[Finding, ...] = ()
@@ -93,31 +95,3 @@ class Diagnosis:
         values = {"version": DIAGNOSIS_VERSION, "pipeline": self.pipeline, "verdict": self.verdict}
         plain = to_plain(values | {key: v for key, v in asdict(self).items() if key not in values})
         return json.dumps(plain, indent=1, allow_nan=False) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str, source: str = "diagnosis") -> "Diagnosis":
-        """Read what `to_json` wrote. Unknown fields, of a later version, are passed over.
-
-        Raises:
-            IcediagError: It is not a diagnosis, or one of a format that this version cannot read.
-        """
-        result = read_json(cls, text, what="diagnosis", version=DIAGNOSIS_VERSION, source=source)
-        assert isinstance(result, cls)
-        return result
-
-    def save(self, path: str | Path) -> None:
-        """Write to a file, wholly or not at all.
-
-        Raises:
-            IcediagError: The file cannot be written.
-        """
-        write_atomically(Path(path), self.to_json())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Diagnosis":
-        """Read from a file.
-
-        Raises:
-            IcediagError: It cannot be read or is not a diagnosis.
-        """
-        return cls.from_json(read_text(path), str(path))

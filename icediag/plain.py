@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from icediag.errors import IcediagError
 
@@ -189,3 +189,52 @@ def _below(key: str, wanted: Any, value: Any) -> Any:
 def _brief(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+class Stored:
+    """What a dataclass that is kept in a file of its own can do.
+
+    Attributes:
+        kind: What errors call it, e.g. "recording".
+        newest: The newest version of its format that can be read.
+    """
+
+    kind: ClassVar[str]
+    newest: ClassVar[int]
+
+    def to_json(self) -> str:
+        """As JSON. NaN and infinity, which JSON has not, are written as the texts "nan", "inf"."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, text: str, source: str | None = None) -> Self:
+        """Read what `to_json` wrote. Unknown fields, of a later version, are passed over.
+
+        Args:
+            text: The JSON.
+            source: What an error calls it, e.g. the file; without, its kind.
+
+        Raises:
+            IcediagError: It is another thing, or of a format that this version cannot read.
+        """
+        source = source or cls.kind
+        result = read_json(cls, text, what=cls.kind, version=cls.newest, source=source)
+        assert isinstance(result, cls)
+        return result
+
+    def save(self, path: str | Path) -> None:
+        """Write to a file, wholly or not at all.
+
+        Raises:
+            IcediagError: The file cannot be written.
+        """
+        write_atomically(Path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read from a file.
+
+        Raises:
+            IcediagError: It cannot be read or is another thing.
+        """
+        return cls.from_json(read_text(path), str(path))

@@ -5,8 +5,7 @@ versions that the facts depend on.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from icediag.births_record import BirthsRecord
 from icediag.bounds_record import BoundsRecord
@@ -23,7 +22,7 @@ from icediag.loss_record import LossRecord
 from icediag.overfit_record import OverfitRecord
 from icediag.place import Location as Location
 from icediag.place import Unjudged as Unjudged
-from icediag.plain import read_json, read_text, to_json, write_atomically
+from icediag.plain import Stored
 from icediag.projection_record import ProjectionRecord
 from icediag.provenance_record import ProvenanceRecord
 from icediag.source_record import SourceRecord
@@ -231,7 +230,7 @@ class ParameterRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recording:
+class Recording(Stored):
     """All that was seen of one batch on its way through a pipeline.
 
     Attributes:
@@ -270,6 +269,9 @@ class Recording:
         versions: Of torch and python.
         version: Of this format.
     """
+
+    kind: ClassVar[str] = "recording"
+    newest: ClassVar[int] = VERSION
 
     pipeline: str
     batch_size: int
@@ -310,39 +312,3 @@ class Recording:
     def came_through(self) -> bool:
         """Whether the batch came through to the loss."""
         return not FLOW & {item.name for item in self.not_judged}
-
-    def to_json(self) -> str:
-        """As JSON. NaN and infinity, which JSON has not, are written as the texts "nan", "inf"."""
-        return to_json(self)
-
-    @classmethod
-    def from_json(cls, text: str, source: str = "recording") -> "Recording":
-        """Read what `to_json` wrote. Unknown fields, of a later version, are passed over.
-
-        Args:
-            text: The JSON.
-            source: What an error calls it, e.g. the file.
-
-        Raises:
-            IcediagError: It is not a recording, or one of a format that this version cannot read.
-        """
-        result = read_json(cls, text, what="recording", version=VERSION, source=source)
-        assert isinstance(result, cls)
-        return result
-
-    def save(self, path: str | Path) -> None:
-        """Write to a file, wholly or not at all.
-
-        Raises:
-            IcediagError: The file cannot be written.
-        """
-        write_atomically(Path(path), self.to_json())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Recording":
-        """Read from a file.
-
-        Raises:
-            IcediagError: It cannot be read or is not a recording.
-        """
-        return cls.from_json(read_text(path), str(path))

@@ -4,8 +4,6 @@ Results of softmax and sigmoid are followed through views, casts, clamps and cho
 their storage, from the model into the loss; any arithmetic on the way ends that.
 """
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,24 +11,17 @@ import torch
 from torch import Tensor
 
 from icediag.pipeline import Pipeline
-from icediag.place import Unjudged
 from icediag.squashing_record import Squashed, SquashingRecord, Takes
 
 from .bounds.dispatch import name_of
 from .bounds.places import line_of_user
-from .flow import Flow
-from .operations import OperationMode
-from .record import follow
+from .following import SAME_VALUES, FollowingMode, follow_values, key_of, storage_of, writes
 
 #: More samples do not tell more.
 MOST_SAMPLES = 8
 MAKERS = {"_softmax": "softmax", "sigmoid": "sigmoid"}
 #: Operations that give the values they take, or some of them.
-KEPT = {
-    "view", "_unsafe_view", "expand", "unsqueeze", "squeeze", "transpose", "permute", "t", "alias",
-    "detach", "clone", "_to_copy", "contiguous", "_reshape_alias", "clamp", "clamp_min",
-    "clamp_max", "index", "index_select", "select", "slice",
-}  # fmt: skip
+KEPT = SAME_VALUES | {"clamp_max", "index", "index_select", "select", "slice"}
 #: Operation -> its name for a person, what it takes, and the axis of classes (argument 1 or fixed).
 LOSSES: dict[str, tuple[str, Takes]] = {
     "_log_softmax": ("log_softmax", "logits"),
@@ -52,20 +43,13 @@ class _Made:
     kept: Tensor
 
 
-def _key(tensor: Tensor) -> tuple[Any, ...]:
-    storage = tensor.untyped_storage()._cdata  # noqa: SLF001 - its identity
-    return storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
-
-
-class _Squashing(OperationMode):
+class _Squashing(FollowingMode):
     """Follows what was squashed while it is active."""
 
-    def __init__(self, stage: Callable[[], str]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.armed = False
+    def __init__(self) -> None:
+        super().__init__()
         self.looked = 0
         self.found: dict[Any, Squashed] = {}
-        self._stage = stage
         self._made: dict[tuple[Any, ...], _Made] = {}
         self._names: dict[Any, str] = {}
 
@@ -80,30 +64,30 @@ class _Squashing(OperationMode):
         given = args[0]
         if given.layout != torch.strided or given.is_nested or given.is_meta:
             return out
-        if func._schema.is_mutable and name not in KEPT:  # noqa: SLF001 - it has no public name
-            storage = _key(given)[0]
+        if writes(func) and name not in KEPT:
+            storage = storage_of(given)
             self._made = {key: made for key, made in self._made.items() if key[0] != storage}
         if name in MAKERS and isinstance(out, Tensor):
             axis = int(args[1]) % max(given.ndim, 1) if name == "_softmax" else None
-            self._made[_key(out)] = _Made(MAKERS[name], axis, self._here(), out)
+            self._made[key_of(out)] = _Made(MAKERS[name], axis, self._here(), out)
         elif name in KEPT and isinstance(out, Tensor):
-            made = self._made.get(_key(given))
+            made = self._made.get(key_of(given))
             if made is not None:
-                self._made[_key(out)] = replace(made, kept=out)
+                self._made[key_of(out)] = replace(made, kept=out)
         elif name in LOSSES:
             self._look(name, given, args)
         return out
 
     def _here(self) -> str:
         place = line_of_user()
-        return f"{self._stage()} ({place[0]}:{place[1]})" if place else self._stage()
+        return f"{self.stage()} ({place[0]}:{place[1]})" if place else self.stage()
 
     @torch.no_grad()
     def _look(self, name: str, given: Tensor, args: Any) -> None:
         if not given.numel() or not given.is_floating_point():
             return
         op, takes = LOSSES[name]
-        made = self._made.get(_key(given))
+        made = self._made.get(key_of(given))
         high = float(given.max())
         if op == "log_softmax":
             axis = int(args[1]) % max(given.ndim, 1)
@@ -123,7 +107,7 @@ class _Squashing(OperationMode):
             return
         if made is None and not wrong_size:
             return
-        stage, place = self._stage(), line_of_user()
+        stage, place = self.stage(), line_of_user()
         self.found.setdefault(
             (op, stage, place),
             Squashed(
@@ -142,31 +126,6 @@ class _Squashing(OperationMode):
         )
 
 
-def _call(model: Any, batch: Any) -> Any:
-    return model(batch)
-
-
-def _within(mode: _Squashing, function: Callable[..., Any], *args: Any) -> Any:
-    with mode:
-        return function(*args)
-
-
-class _ArmedFlow(Flow):
-    """A flow that arms the mode once the run that counts begins."""
-
-    mode: _Squashing
-
-    def begin(self, name: str, kind: Any, owner: Any = None) -> Any:
-        """Enter a stage."""
-        if kind == "collate":
-            self.mode.armed = True
-        return super().begin(name, kind, owner)
-
-    def current(self) -> str:
-        """Name of the innermost stage."""
-        return self.innermost[-1] if self.innermost else "model"
-
-
 def record_squashing(
     pipeline: Pipeline, *, batch_size: int | None = None, device: str = "cpu", seed: int = 0
 ) -> SquashingRecord:
@@ -183,22 +142,16 @@ def record_squashing(
     Raises:
         IcediagError: The data set is empty, or a stage that the pipeline names does not exist.
     """
-    wanted = pipeline.batch_size if batch_size is None else batch_size
-    flow = _ArmedFlow(None)
-    mode = flow.mode = _Squashing(flow.current)
-    traced = replace(
+    mode = _Squashing()
+    not_judged = follow_values(
+        mode,
         pipeline,
-        forward=functools.partial(_within, mode, pipeline.forward or _call),
-        loss=functools.partial(_within, mode, pipeline.loss),
+        most=MOST_SAMPLES,
+        batch_size=batch_size,
+        device=device,
+        seed=seed,
+        loss=True,
     )
-    size = min(wanted, MOST_SAMPLES)
-    run = follow(traced, flow, batch_size=size, device=device, seed=seed)
     return SquashingRecord(
-        looked=mode.looked,
-        squashed=tuple(mode.found.values()),
-        not_judged=tuple(
-            Unjudged(name=item.name, reason=item.reason)
-            for item in run.not_judged
-            if item.name != "batch size"
-        ),
+        looked=mode.looked, squashed=tuple(mode.found.values()), not_judged=not_judged
     )

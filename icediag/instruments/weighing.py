@@ -6,7 +6,6 @@ and clamps by its storage; a sum remembers how it was taken, and is taken again 
 magnitudes and of their number.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
@@ -15,14 +14,11 @@ import torch
 from torch import Tensor
 
 from icediag.pipeline import Pipeline
-from icediag.place import Unjudged
 from icediag.weighing_record import WeighedMean, WeighingRecord
 
 from .bounds.dispatch import name_of, named_of
 from .bounds.places import line_of_user
-from .flow import Flow
-from .operations import OperationMode
-from .record import follow
+from .following import SAME_VALUES, FollowingMode, follow_values, key_of, storage_of, writes
 
 #: More samples do not tell more of how means are taken.
 MOST_SAMPLES = 32
@@ -30,11 +26,6 @@ MOST_SAMPLES = 32
 MOST_BYTES = 1 << 28
 #: From this share of the magnitudes on, a sum has cancelled.
 CANCELLED = 0.1
-#: Operations that give the values they take.
-SAME = {
-    "view", "_unsafe_view", "expand", "unsqueeze", "squeeze", "transpose", "permute", "t", "alias",
-    "detach", "clone", "_to_copy", "contiguous", "_reshape_alias", "clamp", "clamp_min",
-}  # fmt: skip
 #: Of a sum these may be taken too before something is divided by it.
 SAME_SUM = {
     "index", "index_select", "gather", "select", "slice", "add", "where", "maximum", "masked_fill",
@@ -92,15 +83,6 @@ class _Taken:
     place: tuple[str, int] | None
 
 
-def _writes(func: Any) -> bool:
-    return bool(func._schema.is_mutable)  # noqa: SLF001 - it has no public name
-
-
-def _key(tensor: Tensor) -> tuple[Any, ...]:
-    storage = tensor.untyped_storage()._cdata  # noqa: SLF001 - its identity
-    return storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
-
-
 def _known(tensor: Any) -> TypeGuard[Tensor]:
     return (
         isinstance(tensor, Tensor)
@@ -120,7 +102,7 @@ class _Book:
     left: int = MOST_BYTES
 
     def of(self, tensor: Tensor) -> _Values:
-        found = self.pages.get(_key(tensor))
+        found = self.pages.get(key_of(tensor))
         if found is None:
             found = _Values(tensor)
             self.put(tensor, found)
@@ -131,23 +113,21 @@ class _Book:
         self.left -= tensor.numel() * tensor.element_size()
         if self.left > 0:
             self.kept.append(tensor)
-            self.pages[_key(tensor)] = values
+            self.pages[key_of(tensor)] = values
 
     def forget(self, tensor: Tensor) -> None:
         """Its storage was written into."""
-        storage = tensor.untyped_storage()._cdata  # noqa: SLF001
+        storage = storage_of(tensor)
         for key in [key for key in self.pages if key[0] == storage]:
             del self.pages[key]
 
 
-class _Weighing(OperationMode):
+class _Weighing(FollowingMode):
     """Follows products, sums and divisions while it is active."""
 
-    def __init__(self, stage: Callable[[], str]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.armed = False
+    def __init__(self) -> None:
+        super().__init__()
         self.taken: list[_Taken] = []
-        self._stage = stage
         self._book = _Book()
         self._names: dict[Any, tuple[str, bool]] = {}
 
@@ -158,10 +138,10 @@ class _Weighing(OperationMode):
             return func(*args, **kwargs)
         known = self._names.get(func)
         if known is None:
-            known = self._names[func] = (name_of(func), _writes(func))
+            known = self._names[func] = (name_of(func), writes(func))
         name, mutable = known
         given = args[0] if args else None
-        before = self._book.pages.get(_key(given)) if mutable and _known(given) else None
+        before = self._book.pages.get(key_of(given)) if mutable and _known(given) else None
         out = func(*args, **kwargs)
         if not _known(out):
             return out
@@ -200,13 +180,13 @@ class _Weighing(OperationMode):
 
     def _kept(self, name: str, given: Tensor, out: Tensor, before: _Values | None) -> bool:
         """Whether what an operation gives stands for what it took."""
-        if name in SAME or (name == "slice" and given.shape == out.shape):
+        if name in SAME_VALUES or (name == "slice" and given.shape == out.shape):
             return True
         return name in SAME_SUM and (before is not None or self._summed(given))
 
     def _summed(self, tensor: Tensor) -> bool:
         """Whether a tensor is known to be a sum."""
-        found = self._book.pages.get(_key(tensor))
+        found = self._book.pages.get(key_of(tensor))
         return found is not None and found.sum is not None
 
     def _product(self, one: _Values, other: _Values, out: Tensor) -> _Values:
@@ -272,23 +252,7 @@ class _Weighing(OperationMode):
             self.taken.append(self._here(below))
 
     def _here(self, below: _Sum) -> _Taken:
-        return _Taken(below, self._stage(), line_of_user())
-
-
-class _ArmedFlow(Flow):
-    """A flow that arms the mode once the run that counts begins."""
-
-    mode: _Weighing
-
-    def begin(self, name: str, kind: Any, owner: Any = None) -> Any:
-        """Enter a stage."""
-        if kind == "collate":
-            self.mode.armed = True
-        return super().begin(name, kind, owner)
-
-    def current(self) -> str:
-        """Name of the innermost stage."""
-        return self.innermost[-1] if self.innermost else "model"
+        return _Taken(below, self.stage(), line_of_user())
 
 
 def record_weighing(
@@ -307,17 +271,9 @@ def record_weighing(
     Raises:
         IcediagError: The data set is empty, or a stage that the pipeline names does not exist.
     """
-    wanted = pipeline.batch_size if batch_size is None else batch_size
-    flow = _ArmedFlow(None)
-    mode = flow.mode = _Weighing(flow.current)
-    call = pipeline.forward or _call
-    traced = replace(pipeline, forward=functools.partial(_within, mode, call))
-    size = min(wanted, MOST_SAMPLES)
-    run = follow(traced, flow, batch_size=size, device=device, seed=seed)
-    notes = tuple(
-        Unjudged(name=item.name, reason=item.reason)
-        for item in run.not_judged
-        if item.name != "batch size"
+    mode = _Weighing()
+    notes = follow_values(
+        mode, pipeline, most=MOST_SAMPLES, batch_size=batch_size, device=device, seed=seed
     )
     found: dict[Any, WeighedMean] = {}
     for taken in mode.taken:
@@ -325,15 +281,6 @@ def record_weighing(
         if facts is not None:
             found[key] = _together(found[key], facts) if key in found else facts
     return WeighingRecord(means=tuple(found.values()), not_judged=notes)
-
-
-def _call(model: Any, batch: Any) -> Any:
-    return model(batch)
-
-
-def _within(mode: _Weighing, call: Callable[..., Any], model: Any, batch: Any) -> Any:
-    with mode:
-        return call(model, batch)
 
 
 def _together(one: WeighedMean, other: WeighedMean) -> WeighedMean:
