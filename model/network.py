@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from .array import icecube86
 from .collate import Batch
-from .dom_encoder import DomEncoder
+from .dom_encoder import DomEncoder, mlp
 from .event import AUXILIARY, CHARGE, TIME
+from .frame import EventFrame
 from .geometry import GeometryLookup, fourier_features
 from .heads import HEADS, HeadName, Prediction
 from .normalize import Normalizer, NormalizerConfig
@@ -141,9 +142,10 @@ class DirectionNetwork(nn.Module):
         self.relative_encoder = RelativeEncoder(config.backend, self.parts.rank)
         self.dom_encoder = DomEncoder(3 + RelativeEncoder.n_features, d, d, config.backend)
         self.geometry = GeometryLookup(positions_m)
-        self.to_token = nn.Linear(d + 3 + 6 * config.octaves, d)
+        self.frame = EventFrame(config.backend)
+        self.to_token = nn.Linear(d + 3 + 6 * config.octaves + EventFrame.dom_features, d)
         self.summary = EventSummary(config.backend)
-        self.to_cls = nn.Linear(EventSummary.n_features, d)
+        self.to_cls = mlp(EventSummary.n_features + EventFrame.event_features, 2 * d, d)
         self.transformer = EventTransformer(d, config.n_heads, config.n_layers, config.dropout)
         self.head = (self.parts.head or HEADS[config.head])(d)
 
@@ -164,10 +166,7 @@ class DirectionNetwork(nn.Module):
             n,
         )
         position = self.geometry(batch.dom_ids)
-        doms = self.to_token(
-            torch.cat([embedding, fourier_features(position, self.config.octaves)], dim=1)
-        )
-        summary = self.summary(
+        raw = (
             batch.pulse_features[:, TIME],
             batch.pulse_features[:, CHARGE],
             batch.pulse_features[:, AUXILIARY],
@@ -176,7 +175,11 @@ class DirectionNetwork(nn.Module):
             batch.dom_to_event_idx,
             batch.batch_size,
         )
-        packed = self.parts.pack(doms, self.to_cls(summary), batch)
+        frame = self.frame(*raw)
+        fourier = fourier_features(position, self.config.octaves)
+        doms = self.to_token(torch.cat([embedding, fourier, frame.doms], dim=1))
+        cls = self.to_cls(torch.cat([self.summary(*raw), frame.events], dim=1))
+        packed = self.parts.pack(doms, cls, batch)
         event = self.transformer(packed)
         prediction: Prediction = self.head(event)
         return prediction
