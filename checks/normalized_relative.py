@@ -17,13 +17,17 @@ Limits:
     judged. It is shown that the contract is broken, not what it costs the training.
 """
 
+import math
+
 from icediag.finding import Finding
-from icediag.provenance_record import OriginRecord, RawContract
+from icediag.provenance_record import Origin, OriginRecord, RawContract
 from icediag.recording import Location, Recording, Unjudged
 
 CODE = "N01"
 NAME = "normalized-relative"
 NEEDS = ("provenance",)
+
+LOG_2 = math.log10(2)
 
 
 def broken_contracts(
@@ -70,6 +74,16 @@ def place_of(seen: OriginRecord) -> Location | None:
     return Location(file=seen.file, line=seen.line)
 
 
+def _left_of(origin: Origin, contract: RawContract) -> str:
+    """What becomes of a difference, or of a ratio, of raw values."""
+    if origin.column != contract.column:
+        return ""  # of another quantity altogether
+    if origin.map == "logarithm":
+        return f"a factor of 2 arrives as a difference of {origin.slope * LOG_2:.3g}, and "
+    one = f"1 {contract.unit}" if contract.unit else "1"
+    return f"a difference of {one} arrives as {origin.slope:.3g}, and "
+
+
 def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     """Name each argument that is declared raw and is not."""
     if recording.provenance is None:
@@ -88,7 +102,8 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
                 message=(
                     f"{contract.argument} is to be raw {contract.column}{unit} and is "
                     f"{origin.formula}: all {origin.compared:,} rows agree to "
-                    f"{origin.residual:.2g}; its spread is {seen.spread:.3g}."
+                    f"{origin.residual:.2g}; {_left_of(origin, contract)}its spread is "
+                    f"{seen.spread:.3g}."
                 ),
                 evidence={
                     "argument": contract.argument,
@@ -97,6 +112,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
                     "map": origin.formula,
                     "kind": origin.map,
                     "slope": origin.slope,
+                    "factor_of_two": origin.slope * LOG_2 if origin.map == "logarithm" else None,
                     "offset": origin.offset,
                     "floor": origin.floor,
                     "residual": origin.residual,

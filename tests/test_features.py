@@ -144,6 +144,42 @@ def test_the_case_says_how_near_its_weights_come_to_cancelling() -> None:
     assert "as small as" in finding.message
 
 
+def test_a_relative_feature_of_scaled_values_is_told_without_a_contract() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def collate(samples: list[Tensor]) -> dict[str, Tensor]:
+        sizes = torch.tensor([len(sample) for sample in samples])
+        track = torch.arange(len(samples)).repeat_interleave(sizes)
+        return {"time": torch.cat(samples), "track": track}
+
+    class Relative(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out = nn.Linear(2, 1)
+
+        def forward(self, batch: dict[str, Tensor]) -> Tensor:
+            times, track = (batch["time"] - 10_000) / 30_000, batch["track"]
+            first = torch.full((int(track.max()) + 1,), math.inf)
+            first = first.scatter_reduce(0, track, times, "amin")
+            since = times - first[track]
+            out: Tensor = self.out(torch.stack([since, times], 1))
+            return out
+
+    built = Pipeline(
+        name="relative",
+        dataset=[10_000 + 2000 * torch.rand(n % 9 + 3, generator=generator) for n in range(40)],
+        collate=collate,
+        model=Relative(),
+        loss=lambda out, batch: out.square().mean(),
+        batch_size=40,
+        raw={"time": lambda batch: batch["time"]},
+    )
+    [note] = findings(built, "under-scaled-feature")
+    assert note.severity == "note"
+    maps = {column["map"] for column in note.evidence["columns"]}
+    assert maps == {"time / 30000, shifted in each track", "(time - 10000) / 30000"}
+
+
 # --- Values that must not be called faults --------------------------------------------------------
 
 

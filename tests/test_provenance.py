@@ -173,6 +173,9 @@ def test_the_case_is_named_with_its_constants() -> None:
         "(time - 10000) / 30000",
         "log10(charge + 1e-08) / 3",
     ]
+    times, charges = relative
+    assert "a difference of 1 ns arrives as 3.33e-05, and its spread" in times.message
+    assert "a factor of 2 arrives as a difference of 0.1, and its spread" in charges.message
     assert {finding.stage for finding in relative} == {"relative_encoder"}
     assert all(f.location and f.location.file.endswith("relative.py") for f in relative)
     [weights] = normalized_weights.check(recorded(found))  # type: ignore[misc]

@@ -44,6 +44,16 @@ def refused(result: tuple[int, str, str], *words: str) -> None:
         assert word in err, err
 
 
+def test_origins_name_what_is_normalised(run: Run) -> None:
+    faults = ("--fault", "normalized-relative", "--fault", "normalized-charge-weights")
+    code, out, err = run("shapes", *SMALL, "--origins", *faults)
+    assert (code, err) == (0, "")
+    assert out.count("error N01 normalized-relative at relative_encoder") == 2
+    assert out.count("error N02 normalized-weights at dom_encoder") == 1
+    code, out, err = run("shapes", *SMALL, "--origins")
+    assert code == 0 and "N01" not in out and "N02" not in out
+
+
 @pytest.mark.skipif(not OSCNEXT.is_dir(), reason="the real events are not at ../shared/data")
 @pytest.mark.parametrize("width", [80, 140])
 def test_the_five_real_events(run: Run, width: int) -> None:

@@ -62,6 +62,7 @@ def shapes(
     from icediag.instruments.bounds import record_bounds
     from icediag.instruments.provenance import record_with_origins
     from icediag.instruments.record import record
+    from icediag.instruments.weighing import record_weighing
     from icediag.reports.shapes import render_shapes
 
     from .load import load_pipeline, replay, resolve_device, writable_folder
@@ -85,6 +86,10 @@ def shapes(
     place = resolve_device(device, loaded)
     run = record_with_origins if origins else record
     recording = run(loaded, batch_size=batch_size, device=place, seed=seed)
+    if recording.provenance is not None:
+        # Weights of a mean are judged by their signs too, beside what is declared of them.
+        weighed = record_weighing(loaded, batch_size=batch_size, device=place, seed=seed)
+        recording = replace(recording, weighing=weighed)
     if bounds:
         proved = record_bounds(loaded, batch_size=batch_size, device=place, seed=seed)
         recording = replace(recording, bounds=proved)

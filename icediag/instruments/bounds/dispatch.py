@@ -66,7 +66,11 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
         yield value
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from tensors_of(item)
+            # Mostly tensors and numbers, and this runs at every operation.
+            if isinstance(item, Tensor):
+                yield item
+            elif isinstance(item, (list, tuple, dict)):
+                yield from tensors_of(item)
     elif isinstance(value, dict):
         for item in value.values():
             yield from tensors_of(item)
