@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 CHECK := $(BIN)/icediag check --events 64 --batch-size 64 --fail-on never --format html,markdown
 
-.PHONY: demo test lint bench sweep score readme check clean help
+.PHONY: demo test lint bench sweep score score-learning readme check clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make lint   ruff, mypy and import-linter"
 	@echo "make bench  time collate, packing and recording beside their yardsticks"
 	@echo "make score  diagnose every fault of tests/faults and every healthy twin; takes a while"
+	@echo "make score-learning  diagnose every fault of learning, in the built-in model and in others"
 	@echo "make readme  write the table of checks in README.md anew"
 	@echo "make check  NAME=the-fault CODE=X01: a new check to be filled in, and its test"
 	@echo "make sweep  train every make of the built-in model with 20 seeds; takes long"
@@ -58,6 +59,9 @@ sweep: .venv/.test
 
 score: .venv/.test
 	$(BIN)/python -m tests.faults.score
+
+score-learning: .venv/.test
+	$(BIN)/python -m tests.faults.score --learning
 
 readme: .venv/.run
 	$(BIN)/python -m tools.readme

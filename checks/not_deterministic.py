@@ -44,7 +44,8 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     if seen.output is None:
         return ()
     operation = (seen.operation or "").removeprefix("aten::").partition(".")[0]
-    dropout = "dropout" in operation or "bernoulli" in operation
+    # Attention draws for its dropout alone.
+    dropout = any(word in operation for word in ("dropout", "bernoulli", "dot_product_attention"))
     if operation:
         why = f"; {operation} draws random numbers"
     else:

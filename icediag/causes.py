@@ -17,6 +17,7 @@ SPEAKS_TO: dict[RepairKind, frozenset[str]] = {
     "raw weights": frozenset({"normalized-weights"}),
     "bounded outputs": frozenset({"unbounded-output"}),
     "standardised features": frozenset({"unnormalized-input"}),
+    "rescaled features": frozenset({"under-scaled-feature", "off-centre-feature"}),
     "rate": frozenset({"learning-rate", "update-ratio"}),
     "plain step": frozenset({"clipping-always-on", "accumulating-gradients", "no-optimizer-step"}),
 }

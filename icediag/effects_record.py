@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 RepairKind = Literal[
-    "raw values", "raw weights", "bounded outputs", "standardised features", "rate", "plain step"
+    "raw values",
+    "raw weights",
+    "bounded outputs",
+    "standardised features",
+    "rescaled features",
+    "rate",
+    "plain step",
 ]
 Answer = Literal["confirmed", "not shown", "refuted", "too short"]
 
@@ -15,7 +21,10 @@ Answer = Literal["confirmed", "not shown", "refuted", "too short"]
 MATTERS = 0.05
 NOTHING = 0.01
 #: Student's t at 97.5 % for 1, 2, ... degrees of freedom (Abramowitz and Stegun, table 26.10).
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+T_975 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from icediag.reference import Early
+
 #: Share of the way from the baseline to the floor after which a batch counts as learnt, and share
 #: below which what was won could be rounding or luck.
 LEARNT = 0.7
@@ -223,6 +225,8 @@ class OverfitRecord:
         budget: Steps that were allowed.
         trained: Share of the model's values that ask for a gradient.
         attempts: What was tried where the batch could not be learnt; None where it could.
+        early: A training that is flat so far beside the reference's learning curve; None where
+            the loss is not that of the reference.
         reason: Why nothing could be tried.
     """
 
@@ -238,6 +242,7 @@ class OverfitRecord:
     budget: int = 0
     trained: float = 1.0
     attempts: Attempts | None = None
+    early: Early | None = None
     reason: str | None = None
 
     @property

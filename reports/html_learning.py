@@ -11,7 +11,7 @@ from icediag.recording import Recording
 
 from . import charts
 from .html_part import Part
-from .learning import MARKS, effects_of, interval_of, learning_of, told, trials_of
+from .learning import MARKS, early_of, effects_of, interval_of, learning_of, told, trials_of
 from .numbers import number, percent, share
 
 #: Stages whose gradient is drawn, and curves that are drawn beside that of the batch.
@@ -38,6 +38,7 @@ def learning(recording: Recording, diagnosis: Diagnosis) -> Part | None:
             "mark": MARKS.get(batch.verdict, "alarm") if batch is not None else "muted",
             "curve": _curve(recording, batch) if batch is not None else None,
             "baseline": record.baseline_from if record is not None else "",
+            "early": early_of(recording),
             "trials": [_row(trial) for trial in trials_of(recording)],
             "effects": [
                 (one, number(_mean(one.as_it_is)), number(_mean(one.repaired)), interval_of(one))

@@ -30,6 +30,36 @@ def learning_of(recording: Recording, diagnosis: Diagnosis) -> str:
     return text
 
 
+def early_of(recording: Recording) -> str:
+    """A training that is flat so far, beside the reference; "" where there is nothing to say."""
+    record = recording.overfit
+    early = record.early if record is not None else None
+    if record is None or record.batch is None or record.batch.verdict != "learns" or early is None:
+        return ""
+    left = (
+        "had not left it"
+        if early.left is None
+        else f"had left the baseline of {number(early.baseline)} after {early.left:,} events"
+    )
+    if early.events is None or early.reference is None:
+        return (
+            "A training whose loss is flat may still be early. On these events the built-in "
+            f"network {left} and came to {number(early.last_loss)} by {early.last:,} "
+            f"({early.command})"
+        )
+    loss = "" if early.loss is None else f" and a loss of {number(early.loss)}"
+    beside = f"After {early.events:,} events{loss}, the built-in network stood at "
+    beside += f"{number(early.reference)}; it {left} ({early.command})"
+    if early.too_early:
+        verdict = "too early to tell from a model that cannot learn"
+    elif early.loss is not None and early.loss < early.bar:
+        verdict = "the training has left its baseline"
+    else:
+        verdict = "a loss that is flat by then is not early"
+    others = "" if early.same_events else ", as far as other events and another network tell"
+    return f"{beside}: {verdict}{others}"
+
+
 def told(trial: Trial) -> str:
     """A verdict as the end of a sentence about the model."""
     words = {"slow": "learns slowly", "non-finite": "ends in what is not finite"}

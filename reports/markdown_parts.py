@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 from icediag.recording import Recording
 
-from .learning import effects_of, interval_of, told, trials_of
+from .learning import early_of, effects_of, interval_of, told, trials_of
 from .markup import cell, code, heading, plain, table
-from .numbers import duration, number, percent, share
+from .numbers import counted, duration, number, percent, share
 from .timing import growth_of, losses_of, strips_of, without_loops
 
 #: Parts of a step below this share are left out; lines that are listed.
@@ -89,8 +89,16 @@ def learning(recording: Recording) -> Iterator[str]:
         ]
         head = ["trained on", "it", "events", "steps", "first loss", "last loss", "baseline"]
         yield table(head, rows, right=range(2, 7))
+    if sentence := early_of(recording):
+        yield f"{plain(sentence)}."
     if effects:
-        yield "The same short training with and without each repair, made in flight:"
+        record = recording.effects
+        assert record is not None
+        yield (
+            f"The same short training with and without each repair, made in flight: "
+            f"{counted(record.steps, 'step')} of {counted(record.events, 'event')}, "
+            f"{counted(record.seeds, 'seed')}; the loss is the mean over the last third."
+        )
         rows = [
             [
                 plain(one.repair),

@@ -12,6 +12,7 @@ from icediag.recording import Recording
 
 from .curve import drawn_curve
 from .findings import diagnosis_parts
+from .learning import early_of
 from .numbers import counted, number
 from .paper import section, table_of, written
 from .shapes import printable
@@ -68,6 +69,8 @@ def _parts(recording: Recording, diagnosis: Diagnosis, width: int) -> Iterator[R
     yield Text(_yardsticks(record, batch), "dim")
     if batch.outputs:
         yield section("predictions over the events", _outputs(batch))
+    if sentence := early_of(recording):
+        yield Text(sentence)
     if record.attempts is not None:
         yield from _attempts(record.attempts)
     yield from diagnosis_parts(diagnosis)

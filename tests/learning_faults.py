@@ -30,8 +30,8 @@ class Site:
         trunk: A part through which all information about an event goes.
         middle: A single torch layer that comes after `early`.
         width: Last axis of what `trunk` gives.
-        channels: Whether that is the second axis instead.
         attention: Layer whose weights make queries and keys; None without attention.
+        targets: Path of the targets in a batch; "" where they are the inputs themselves.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Site:
     middle: str
     width: int
     attention: str | None = None
+    targets: str = ""
 
 
 SITES = (
@@ -56,10 +57,25 @@ SITES = (
         middle="to_token",
         width=16,
         attention="transformer.layers.0.to_qkv",
+        targets="targets",
     ),
-    Site(name="images", make=images.pipeline, early="0", trunk="4", middle="5", width=8),
     Site(
-        name="sequences", make=sequences.pipeline, early="rnn", trunk="rnn", middle="head", width=9
+        name="images",
+        make=images.pipeline,
+        early="0",
+        trunk="4",
+        middle="5",
+        width=8,
+        targets="1",
+    ),
+    Site(
+        name="sequences",
+        make=sequences.pipeline,
+        early="rnn",
+        trunk="rnn",
+        middle="head",
+        width=9,
+        targets="labels",
     ),
     Site(
         name="language",
@@ -114,7 +130,9 @@ def replaced(model: nn.Module, path: str, make: Callable[[nn.Module], nn.Module]
 
 def with_step(pipeline: Pipeline, step: Callable[[Any, Any, Any, Pipeline], Any]) -> Pipeline:
     return dataclasses.replace(
-        pipeline, train_step=lambda model, batch, optimizer: step(model, batch, optimizer, pipeline)
+        pipeline,
+        optimizer=pipeline.optimizer or adam(1e-3),
+        train_step=lambda model, batch, optimizer: step(model, batch, optimizer, pipeline),
     )
 
 

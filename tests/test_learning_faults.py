@@ -7,13 +7,16 @@ import torch
 from torch import nn
 
 from icediag import Pipeline
-from icediag.checks import CHECKS, judge
+from icediag.checks import CHECKS, judge, needs_of
 from icediag.finding import SEVERITIES, Diagnosis
 from icediag.icecube import pipeline as icecube
+from icediag.instruments.examine import examine
 from icediag.instruments.gradient_flow import record_gradients
 from icediag.instruments.overfit import record_overfit
 from icediag.model.network import NetworkConfig
 from icediag.recording import Recording
+from tests.data_faults import DATA_FAULTS, PLACES
+from tests.faults.learning import family_of
 from tests.healthy_learning import HEALTHY, of
 from tests.learning_faults import FAULTS, SITES, LearningFault, Site
 from tests.pipelines import deepsets, graphs, images, language, sequences
@@ -34,6 +37,27 @@ CASES = [
 ]
 
 
+#: Quick ones, of what nothing else is tested by.
+QUICK = {
+    ("targets-at-random", "images"),
+    ("targets-at-random", "sequences"),
+    ("rolled", "sequences"),
+    ("one-truth", "sequences"),
+    ("itself-for-truth", "images"),
+}
+DATA_CASES = [
+    pytest.param(
+        fault,
+        site,
+        id=f"{site.name}-{fault.name}",
+        marks=[] if (fault.name, site.name) in QUICK else [pytest.mark.slow],
+    )
+    for site in PLACES
+    for fault in DATA_FAULTS
+    if not fault.only or site.name in fault.only
+]
+
+
 def diagnose(pipeline: Pipeline, letters: str = "LG") -> Diagnosis:
     recording = Recording(
         pipeline=pipeline.name,
@@ -47,7 +71,18 @@ def diagnose(pipeline: Pipeline, letters: str = "LG") -> Diagnosis:
 @pytest.mark.parametrize(("fault", "site"), CASES)
 def test_a_fault_is_found_at_its_stage(fault: LearningFault, site: Site) -> None:
     torch.manual_seed(0)
-    diagnosis = diagnose(fault.strike(site.make(), site), fault.code[0])
+    found_at_its_stage(diagnose(fault.strike(site.make(), site), fault.code[0]), fault, site)
+
+
+@pytest.mark.parametrize(("fault", "site"), DATA_CASES)
+def test_a_fault_of_loss_batches_or_samples_is_found(fault: LearningFault, site: Site) -> None:
+    torch.manual_seed(0)
+    checks = family_of(fault.code)
+    recording = examine(fault.strike(site.make(), site), needs=needs_of(checks))
+    found_at_its_stage(judge(recording, checks), fault, site)
+
+
+def found_at_its_stage(diagnosis: Diagnosis, fault: LearningFault, site: Site) -> None:
     bar = SEVERITIES.index(fault.severity)
     hits = [
         finding

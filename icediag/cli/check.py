@@ -86,12 +86,15 @@ def check(
     Exit code 0: nothing found, 1: findings, 2: the pipeline could not be run. Options may stand in
     pyproject.toml, in the table tool.icediag; one that is typed wins.
     """
+    from dataclasses import replace
+
     from rich.console import Console
 
     from icediag.baseline import Baseline
     from icediag.checks import chosen, judge, needs_of, wishes_of
     from icediag.instruments.examine import examine, planned
     from icediag.instruments.source import with_source
+    from icediag.reference import early
     from icediag.reports.formats import needs_of_reports
 
     from .load import load_pipeline, made_folder, resolve_device, writable_folder
@@ -136,6 +139,10 @@ def check(
             progress=timed,
         )
         timed.end()
+    if recording.overfit is not None:
+        own = pipeline is None and data is None
+        beside = early(same_events=own, baseline=loaded.baseline_loss)
+        recording = replace(recording, overfit=replace(recording.overfit, early=beside))
     diagnosis = judge(recording, checks)
     if timings:
         for line in timed.lines():

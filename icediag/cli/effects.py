@@ -84,7 +84,7 @@ def effects(
         if recording.came_through:
             status.update("training with and without")
             found = record_effects(
-                loaded, recording=recording, device=place, seed=seed, budget=budget
+                loaded, recording=recording, device=place, seed=seed, budget=budget, thorough=True
             )
             recording = replace(recording, effects=found)
     diagnosis = judge(recording, checks)

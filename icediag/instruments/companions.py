@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from icediag.pipeline import Pipeline
+
 from .preserve import preserved
+from .random_state import generators, put_state, state_of
 
 
 def held_by(function: Any) -> Iterator[Any]:
@@ -93,6 +96,32 @@ def companions_kept(functions: Iterable[Any], model: Any) -> Iterator[None]:
                 ):
                     _kept_by_dict(thing, stack)
         yield
+
+
+@contextmanager
+def generators_kept(pipeline: Pipeline) -> Iterator[None]:
+    """Restore random generators that data sets, loader, model and functions hold: the data order.
+
+    Those of torch, NumPy and Python themselves are restored with the model, see `preserved`.
+    """
+    functions = (
+        *(pipeline.collate, pipeline.forward, pipeline.loss, pipeline.optimizer),
+        *(pipeline.train_step, pipeline.loader, pipeline.event_of, *pipeline.raw.values()),
+    )
+    held = [thing for f in functions if callable(f) for thing in held_by(f)]
+    model = pipeline.model
+    parts = [vars(m) for m in model.modules()] if isinstance(model, nn.Module) else [model]
+    found = {
+        id(generator): generator
+        for thing in (pipeline.dataset, pipeline.validation, *held, *parts)
+        for generator in generators(thing)
+    }
+    states = [(generator, state_of(generator)) for generator in found.values()]
+    try:
+        yield
+    finally:
+        for generator, state in states:
+            put_state(generator, state)
 
 
 def _kept_by_dict(thing: Any, stack: ExitStack) -> None:

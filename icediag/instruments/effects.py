@@ -30,9 +30,9 @@ POOL = 64
 EVENTS = (16, 8, 4)
 #: How often an event is seen at least: in a brief training nothing else is learnt.
 REPEATS = 12
-#: Seeds, and steps of a training: at least and at most.
-SEEDS = (4, 8)
-STEPS = (16, 60)
+#: Seeds, and steps of a training: at least, as far as possible, and at most.
+SEEDS = (4, 8, 16)
+STEPS = (16, 30, 60)
 
 
 def record_effects(
@@ -43,6 +43,7 @@ def record_effects(
     device: str = "cpu",
     seed: int = 0,
     budget: float = BUDGET,
+    thorough: bool = False,
     clock: Callable[[], float] = time.process_time,
 ) -> EffectsRecord:
     """Repair what was recorded, one thing at a time, and train with and without.
@@ -56,6 +57,7 @@ def record_effects(
         device: Where the model is.
         seed: The first of the seeds.
         budget: Seconds of processor time to spend.
+        thorough: Whether what is but a note is tried as well.
         clock: What counts them.
 
     Raises:
@@ -68,7 +70,7 @@ def record_effects(
     asked = pipeline.batch_size if batch_size is None else batch_size
     with workbench(pipeline, wanted=POOL, device=device, seed=seed, notes=notes) as bench:
         try:
-            return _record(bench, recording, asked, budget, clock)
+            return _record(bench, recording, asked, budget, clock, thorough)
         except Exception as error:  # the user's code does not come through
             return EffectsRecord(budget=budget, reason=reason_of(error, pipeline))
 
@@ -79,13 +81,14 @@ def _record(
     asked: int,
     budget: float,
     clock: Callable[[], float],
+    thorough: bool,
 ) -> EffectsRecord:
     began = clock()
     n = len(bench.samples)
     skipped: list[str] = []
     few = bench.batches(list(range(min(4, n))))
     repairs = []
-    for repair in repairs_of(bench, few, recording, skipped):
+    for repair in repairs_of(bench, few, recording, skipped, thorough=thorough):
         why = changes_something(bench, few, repair)
         if why is None:
             repairs.append(repair)
@@ -141,18 +144,22 @@ def _record(
 
 
 def _affordable(bench: Workbench, n: int, arms: int, budget: float) -> tuple[int, int, int]:
-    """Events a step, seeds and steps that the budget allows; at least the least of each."""
+    """Events a step, seeds and steps that the budget allows; at least the least of each.
+
+    Rather fewer events a step than fewer seeds: an interval over four of them is wide.
+    """
     events = 0
     for most in EVENTS:
         events = min(most, n)
         batch = bench.batches(list(range(events)))
         bench.seconds(batch)
         allowed = budget / max(bench.seconds(batch), 1e-6) / arms
-        if allowed >= SEEDS[0] * STEPS[0]:
+        if allowed >= SEEDS[1] * STEPS[1]:
             break
-    # Seeds first: an interval over three of them is wide.
-    seeds = max(SEEDS[0], min(SEEDS[1], int(allowed / (2 * STEPS[0]))))
-    return events, seeds, max(STEPS[0], min(STEPS[1], int(allowed / seeds)))
+    seeds = max(SEEDS[0], min(SEEDS[1], int(allowed / STEPS[1])))
+    steps = max(STEPS[0], min(STEPS[2], int(allowed / seeds)))
+    # What is left goes to more seeds.
+    return events, max(seeds, min(SEEDS[2], int(allowed / steps))), steps
 
 
 def _train(

@@ -17,6 +17,7 @@ from icediag.pipeline import Pipeline
 from icediag.recording import Recording, Unjudged
 
 from .births import BirthWatch, holds_non_finite
+from .companions import generators_kept
 from .compose import compose
 from .contracts import ContractFlow, contracts_record
 from .discover import discover
@@ -129,7 +130,7 @@ def prepared(
         raise IcediagError(f"batch size: expected 1 or more, got {wanted}")
     stages = [resolve(stage) for stage in pipeline.stages]
     target = torch.device(device)
-    with preserved(pipeline.model), eager(pipeline.model):
+    with generators_kept(pipeline), preserved(pipeline.model), eager(pipeline.model):
         seed_all(seed)
         train_mode(pipeline.model)
         samples = read_samples(pipeline, wanted, run)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from icediag.effects_record import RepairKind
+from icediag.features_record import ColumnFacts
 from icediag.gradients_record import GradientsRecord
 from icediag.provenance_record import OriginRecord
 from icediag.recording import Recording
@@ -26,6 +27,9 @@ from .workbench import Batches, Workbench
 
 #: Features beyond this size are standardised.
 LARGE = 10.0
+#: Features with a spread below this, or a mean beyond so many spreads, are rescaled one by one, in
+#: tables of so many columns at most; so many of them.
+SMALL, FAR, WIDE, MOST_RESCALED = 0.2, 3.0, 16, 3
 #: A step that changes weights by more or less than this is replaced by one of `RATIO`.
 MOST, LEAST, RATIO = 1.0, 1e-7, 1e-3
 #: Learning rate in place of one that is 0.
@@ -57,7 +61,12 @@ class Repair:
 
 
 def repairs_of(
-    bench: Workbench, batch: Batches, recording: Recording, skipped: list[str]
+    bench: Workbench,
+    batch: Batches,
+    recording: Recording,
+    skipped: list[str],
+    *,
+    thorough: bool = False,
 ) -> list[Repair]:
     """What can be put right of what was recorded.
 
@@ -66,9 +75,11 @@ def repairs_of(
         batch: Any batch of it.
         recording: What the other instruments saw.
         skipped: What cannot be put right is added here, with the reason.
+        thorough: Also what is but a note: features of order 1 that are off-centre or hardly vary.
     """
     found: list[Repair] = []
-    for make in (_raw, _bounded, _standardised):
+    makes = (_raw, _bounded, _standardised, *((_rescaled,) if thorough else ()))
+    for make in makes:
         try:
             found += make(bench, batch, recording, skipped)
         except Exception as error:  # what the user's code does not bear is not tried
@@ -277,29 +288,12 @@ def _standardised(
             skipped.append(f"features into {table.stage}: it is no module")
             continue
         maps = {c.index: (c.facts.mean, c.facts.std) for c in large}
-
-        @contextmanager
-        def force(module: nn.Module = module, maps: Any = maps) -> Iterator[None]:
-            def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
-                given = args[0]
-                axis = _axis_of_columns(module, given)
-                columns = list(given.unbind(axis))
-                for index, (mean, std) in maps.items():
-                    columns[index] = (columns[index] - mean) / std
-                return (torch.stack(columns, axis), *args[1:]), kwargs
-
-            handle = module.register_forward_pre_hook(before, with_kwargs=True)
-            try:
-                yield
-            finally:
-                handle.remove()
-
         repairs.append(
             Repair(
                 kind="standardised features",
                 stage=table.stage,
                 text=f"{len(large)} columns into {table.stage} brought to mean 0 and spread 1",
-                force=force,
+                force=_mapping(module, maps),
             )
         )
     return repairs
@@ -313,6 +307,74 @@ def _axis_of_columns(module: nn.Module, given: Tensor) -> int:
     if isinstance(module, CONVOLUTIONS):
         return given.ndim - 1 - len(module.kernel_size)
     return -1
+
+
+def _rescaled(
+    bench: Workbench,
+    batch: Batches,  # noqa: ARG001 - as the others
+    recording: Recording,
+    skipped: list[str],
+) -> list[Repair]:
+    """Features that lie far from 0 or hardly vary, one by one: worth knowing, if it costs."""
+    record = recording.features
+    modules = dict(bench.model.named_modules())
+    odd = [
+        (table, column)
+        for table in (record.tables if record is not None else ())
+        for column in table.columns
+        if not table.image and table.width <= WIDE and column.facts.measure and _off(column.facts)
+    ]
+    # What is a map of a raw column first: that is what somebody chose.
+    odd.sort(key=lambda pair: pair[1].origin is None)
+    repairs = []
+    for table, column in odd[:MOST_RESCALED]:
+        module = modules.get(table.stage)
+        if module is None:
+            skipped.append(f"features into {table.stage}: it is no module")
+            continue
+        name = column.origin.formula if column.origin else f"column {column.index}"
+        maps = {column.index: (column.facts.mean, column.facts.std)}
+        repairs.append(
+            Repair(
+                kind="rescaled features",
+                stage=table.stage,
+                text=f"{name} into {table.stage} brought to mean 0 and spread 1",
+                force=_mapping(module, maps),
+            )
+        )
+    return repairs
+
+
+def _off(facts: ColumnFacts) -> bool:
+    """Whether a feature of order 1 has its mean or its spread elsewhere."""
+    return (
+        facts.size < LARGE
+        and facts.std > 0
+        and (facts.std < SMALL or abs(facts.mean) > FAR * facts.std)
+    )
+
+
+def _mapping(
+    module: nn.Module, maps: dict[int, tuple[float, float]]
+) -> Callable[[], AbstractContextManager[Any]]:
+    """Brings columns of what a module takes to mean 0 and spread 1: column -> (mean, spread)."""
+
+    @contextmanager
+    def force() -> Iterator[None]:
+        def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
+            axis = _axis_of_columns(module, args[0])
+            columns = list(args[0].unbind(axis))
+            for index, (mean, std) in maps.items():
+                columns[index] = (columns[index] - mean) / std
+            return (torch.stack(columns, axis), *args[1:]), kwargs
+
+        handle = module.register_forward_pre_hook(before, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    return force
 
 
 # ---- optimizer and step

@@ -15,7 +15,7 @@ from icediag.errors import IcediagError
 from icediag.pipeline import Pipeline
 from icediag.recording import Unjudged
 
-from .companions import companions_kept, kept_optimizer
+from .companions import companions_kept, generators_kept, kept_optimizer
 from .flow import Flow
 from .modes import eager, seed_all, train_mode
 from .naming import Run
@@ -254,7 +254,7 @@ def workbench(
     """
     run, place = Run(Flow(None)), torch.device(device)
     model = pipeline.model
-    with preserved(model), eager(model):
+    with generators_kept(pipeline), preserved(model), eager(model):
         seed_all(seed)
         train_mode(model)
         samples = read_samples(pipeline, wanted, run)

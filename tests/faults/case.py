@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 from icediag import Pipeline
 
@@ -16,12 +17,14 @@ class Fault:
         stages: Where: a finding's stage must be one of these or lie inside one; empty where the
             fault has no place in the flow, such as a learning rate.
         lowest: The mildest severity that counts as found.
+        looked: Checks that look at it; none for all there are.
     """
 
     name: str
     checks: tuple[str, ...]
     stages: tuple[str, ...] = ()
     lowest: str = "warning"
+    looked: tuple[ModuleType, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

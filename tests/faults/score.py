@@ -2,7 +2,8 @@
 
 `python -m tests.faults.score` prints detected / total, right stage, false alarms and time, and what
 went amiss line by line; it leaves with 1 where a goal is missed. With `--peers` other tools are
-asked of the same builds.
+asked of the same builds. With `--learning` the faults are those that keep a model from learning,
+the same ones in the built-in pipeline and in others.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from types import ModuleType
 
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +23,7 @@ from icediag.instruments.examine import examine
 
 from . import clouds, events, graphs, pictures, series, showers, text, tracks
 from .case import Fault, Patient
+from .learning import LEARNING, LOOKED
 from .peers import alarms, installed, verdict
 
 PATIENTS: tuple[Patient, ...] = tuple(
@@ -81,13 +84,20 @@ class Outcome:
         return f"{self.patient}: {self.name or 'as it is'}: {word}, {self.seconds:.1f} s"
 
 
-def run(patient: Patient, name: str | None, fault: Fault | None, *, quick: bool) -> Outcome:
-    """Build, examine and judge."""
+def run(
+    patient: Patient,
+    name: str | None,
+    fault: Fault | None,
+    *,
+    quick: bool,
+    checks: Sequence[ModuleType] = CHECKS,
+) -> Outcome:
+    """Build, examine and judge, by checks of the fault's own where it names some."""
     began = time.perf_counter()
-    recording = examine(
-        patient.build(name), needs=needs_of(CHECKS) | wishes_of(CHECKS), experiments=not quick
-    )
-    diagnosis = judge(recording)
+    checks = (fault.looked if fault is not None else ()) or checks
+    needs = needs_of(checks) | (wishes_of(checks) if checks is CHECKS else frozenset())
+    recording = examine(patient.build(name), needs=needs, experiments=not quick)
+    diagnosis = judge(recording, checks)
     return Outcome(
         patient=patient.name,
         name=name,
@@ -174,6 +184,16 @@ def summary(outcomes: list[Outcome]) -> tuple[str, bool]:
     return "; ".join(lines), met
 
 
+def by_patient(outcomes: list[Outcome]) -> list[str]:
+    """A line a pipeline: how many of its faults were found, how many at the right stage."""
+    lines = []
+    for name in dict.fromkeys(o.patient for o in outcomes if o.fault is not None):
+        of = [o for o in outcomes if o.patient == name and o.fault is not None]
+        found, placed = sum(bool(o.hits) for o in of), sum(o.at_stage for o in of)
+        lines.append(f"{name}: {found} of {len(of)} faults found, {placed} at the right stage")
+    return lines
+
+
 def builds_of(patient: Patient, *, clean: bool) -> list[tuple[str | None, Fault | None]]:
     """(name, fault) of all that is built of a patient, the healthy one first."""
     builds: list[tuple[str | None, Fault | None]] = [(None, None)]
@@ -220,24 +240,33 @@ def main() -> int:
     parser.add_argument(
         "--peers", action="store_true", help="torchtest2 and torch-audit too, where installed"
     )
+    parser.add_argument(
+        "--learning",
+        action="store_true",
+        help="faults of model, loss, optimizer, loop, batches and data flow, the same ones in "
+        "several pipelines",
+    )
     options = parser.parse_args()
     console, progress = Console(), Console(stderr=True)
     there = installed()
     tools = tuple(there) if options.peers else ()
     outcomes: list[Outcome] = []
-    for patient in PATIENTS:
+    for patient in LEARNING if options.learning else PATIENTS:
         if options.patient and patient.name not in options.patient:
             continue
         for name, fault in builds_of(patient, clean=options.clean):
             if options.fault and name not in options.fault:
                 continue
-            outcome = run(patient, name, fault, quick=options.quick)
+            checks = LOOKED if options.learning else CHECKS
+            outcome = run(patient, name, fault, quick=options.quick, checks=checks)
             outcome = with_peers(patient, outcome, [tool for tool in tools if there[tool]])
             progress.print(outcome.line, markup=False, highlight=False, soft_wrap=True)
             outcomes.append(outcome)
     console.print(render(outcomes, tools))
     for line in amiss(outcomes):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for line in by_patient(outcomes):
+        console.print(line)
     text_of, met = summary(outcomes)
     console.print(text_of)
     for tool in tools:

@@ -21,6 +21,7 @@ from icediag.bounds_record import (
     Witness,
 )
 from icediag.errors import IcediagError
+from icediag.instruments.companions import generators_kept
 from icediag.instruments.discover import discover
 from icediag.instruments.flow import Flow, watched_functions, watched_modules
 from icediag.instruments.naming import Run
@@ -74,7 +75,7 @@ def record_bounds(
     wanted = pipeline.batch_size if batch_size is None else batch_size
     if wanted < 1:
         raise IcediagError(f"batch size: expected 1 or more, got {wanted}")
-    with preserved(pipeline.model), _eager(pipeline.model):
+    with generators_kept(pipeline), preserved(pipeline.model), _eager(pipeline.model):
         _seed(seed)
         run = Run(Flow(None))
         samples = read_samples(pipeline, wanted, run)

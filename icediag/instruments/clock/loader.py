@@ -7,6 +7,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from icediag.clock_record import LoaderClock
+from icediag.instruments.random_state import kept
 from icediag.instruments.reasons import reason_of
 from icediag.instruments.trees import move
 
@@ -39,7 +40,9 @@ def measure_loaders(
     makers += [(f"loader with {k} workers", _plain(stepper, n, k), False) for k in workers]
     for name, make, own in makers:
         try:
-            found.append(_measure(make(), stepper, own, clock))
+            loader = make()
+            with kept(loader):  # one that the user holds is to go on where it was
+                found.append(_measure(loader, stepper, own, clock))
         except Exception as error:  # of the user's data set, in a worker or here
             missing[name] = reason_of(error, stepper.pipeline)
     return tuple(found)

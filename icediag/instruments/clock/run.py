@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from icediag.clock_record import ClockRecord
+from icediag.instruments.companions import companions_kept
 from icediag.instruments.flow import Flow
 from icediag.instruments.naming import Run
 from icediag.instruments.preserve import unchanged
@@ -86,7 +87,9 @@ def record_clock(
         )
         if not samples:
             return record
-        with unchanged(samples):
+        # What the user's own step holds, its optimizer or schedule, moves with it.
+        functions = (pipeline.train_step, pipeline.optimizer, pipeline.forward, pipeline.loss)
+        with unchanged(samples), companions_kept(functions, pipeline.model):
             stepper = Stepper(pipeline, samples, stages, target)
             timer = timer_for(target, clock)
             fields: dict[str, Any] = {}

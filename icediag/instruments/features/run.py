@@ -18,6 +18,7 @@ from icediag.features_record import (
     RunningFacts,
 )
 from icediag.instruments.bounds.places import line_of_user
+from icediag.instruments.companions import generators_kept
 from icediag.instruments.flow import Flow, SeenStage, watched_modules
 from icediag.instruments.modes import eager, seed_all, train_mode
 from icediag.instruments.naming import Run
@@ -238,7 +239,7 @@ def _loose(
     pipeline: Pipeline, trace: Trace, candidates: list[Loose], device: str, seed: int
 ) -> tuple[LooseState, ...]:
     """State that torch does not know of; the moved run is with two samples."""
-    with preserved(pipeline.model), eager(pipeline.model):
+    with generators_kept(pipeline), preserved(pipeline.model), eager(pipeline.model):
         samples = _samples(pipeline, 2, seed)
         with unchanged(samples):
             train_mode(pipeline.model)
@@ -256,7 +257,7 @@ def _with_padding(
 ) -> FeaturesRecord:
     """The record with what was seen in runs with more padding."""
     try:
-        with preserved(pipeline.model), eager(pipeline.model):
+        with generators_kept(pipeline), preserved(pipeline.model), eager(pipeline.model):
             samples = _samples(pipeline, FEW, seed)
             with unchanged(samples):
                 found = _pad(pipeline, samples, lengths, device, seed)

@@ -1,6 +1,6 @@
 """Pairing: whether a row of the predictions and the same row of the targets are of one event."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from icediag.instruments.reads import Reads
 from icediag.instruments.trees import leaves
 from icediag.invariances_record import Pairing
 
-from .rows import apart, find_rows
+from .rows import Rows, apart, find_rows
 from .trials import Setting, owners
 
 
@@ -63,6 +63,8 @@ def pairings(setting: Setting, targets: Sequence[str]) -> list[Pairing]:
     for path in targets:
         rows = layout[path]
         own = [rows.alone(one[path]) for one in alone_targets]
+        if _held_elsewhere(path, layout, whole, own):
+            continue  # the truth stands in its row, and this is that of others, for comparison
         seen = Pairing(output=outputs[0], targets=path, batches=0, rows=0, astray=0)
         for order, owner in zip(arrangements, predicted, strict=True):
             samples = [setting.samples[k] for k in order]
@@ -109,6 +111,21 @@ def _with(
         event=event,
         owner=other,
     )
+
+
+def _held_elsewhere(
+    path: str, layout: Mapping[str, Rows], whole: Mapping[str, Tensor], own: Sequence[Tensor]
+) -> bool:
+    """Whether another tensor of the batch holds, in their rows, what is each event's own."""
+
+    def holds(other: str) -> bool:
+        rows = layout[other]
+        return rows.kind == "events" and all(
+            piece.dtype == one.dtype and apart(piece, one) == 0
+            for piece, one in ((rows.piece(whole[other], k), one) for k, one in enumerate(own))
+        )
+
+    return not holds(path) and any(holds(other) for other in layout if other != path)
 
 
 def _same(piece: Tensor, own: Sequence[Tensor]) -> list[int]:

@@ -55,13 +55,19 @@ class _Draws(OperationMode):
         """Run the operation."""
         if self.operation is None and torch.Tag.nondeterministic_seeded in func.tags:
             drawn = func(*args, **(kwargs or {}))
-            # A dropout that is switched off goes by the same name.
             given = dict(zip(_argument_names(func), args, strict=False)) | (kwargs or {})
-            if given.get("train", True) is not False:
+            # A dropout that is switched off goes by the same name, and so does attention without.
+            if given.get("train", True) is not False and not _drops_nothing(func, given):
                 self.operation = str(func.name())
                 self.location = own_line(self._pipeline)
             return drawn
         return func(*args, **(kwargs or {}))
+
+
+def _drops_nothing(func: Any, given: dict[str, Any]) -> bool:
+    """Whether an operation that could drop entries, such as attention, is told to drop none."""
+    names = [name for name in _argument_names(func) if name in ("dropout_p", "dropout")]
+    return bool(names) and all(given.get(name, 0.0) == 0.0 for name in names)
 
 
 def _argument_names(func: Any) -> list[str]:

@@ -12,7 +12,7 @@ from icediag.instruments.reasons import reason_of
 from icediag.instruments.record import prepared
 from icediag.instruments.stages import FunctionStage
 from icediag.instruments.trees import leaves
-from icediag.invariances_record import InvariancesRecord, Trial
+from icediag.invariances_record import InvariancesRecord, Pairing, Trial
 from icediag.pipeline import Pipeline
 from icediag.recording import Unjudged
 
@@ -22,7 +22,7 @@ from .pairing import pairings, targets_of
 from .repeat import evaluation, training
 from .samples import mutated, probes, ragged_axes
 from .small import small_cases
-from .stages import first_moved
+from .stages import first_mixed, first_moved
 from .trials import Setting, batch_layout, company, content, gradient
 
 #: Samples that are read: enough to meet short and long ones.
@@ -97,6 +97,7 @@ class _Tries:
             self._skip("trials", "in evaluation the same batch gives different outputs")
         elif self._try("collate", lambda: _random_collate(lab, some), False):
             self._skip("trials", "collate draws random numbers: two batches are not comparable")
+            found = replace(found, pairings=self._at_random(some, chosen))
         else:
             setting = self._try("trials", lambda: self._setting(some, chosen))
         if setting is not None:
@@ -122,6 +123,17 @@ class _Tries:
             conservation=tuple(kept),
             not_tried=tuple(self.not_tried),
         )
+
+    def _at_random(self, some: list[Any], chosen: list[int]) -> tuple[Pairing, ...]:
+        """Pairings of a collate that draws: from the same random numbers it gives the same again.
+
+        What draws values too, such as noise on the inputs, leaves no event to be recognised.
+        """
+        setting = attempt(lambda: self._setting(some, chosen), str)[0]
+        if setting is None:
+            return ()
+        found = attempt(lambda: pairings(setting, targets_of(setting)), str)[0]
+        return tuple(found or ())
 
     def _setting(self, some: list[Any], chosen: list[int]) -> Setting:
         lab = self.lab
@@ -162,9 +174,8 @@ class _Tries:
         at = setting.numbers.index(trial.event) if trial.event is not None else 0
         one = samples[at]
         if trial.change == "content":
-            own, rest = samples[:half], samples[half:]
-            changed = [mutated(sample, k) for k, sample in enumerate(rest)]
-            return first_moved(self.lab, self.stages, own, samples, [*own, *changed])
+            changed = [mutated(sample, k) for k, sample in enumerate(samples)]
+            return first_mixed(self.lab, self.stages, samples, changed, half)
         if trial.change == "batch size":
             return first_moved(self.lab, self.stages, [one], [one], [one, one])
         return first_moved(self.lab, self.stages, [one], [one, one], [one, samples[-1]])

@@ -85,6 +85,51 @@ def first_moved(
     return None
 
 
+def first_mixed(
+    lab: Lab,
+    stages: list[FunctionStage],
+    samples: Sequence[Any],
+    changed: Sequence[Any],
+    half: int,
+) -> tuple[str, Location | None] | None:
+    """The first stage with values that move with the events of both halves of a batch.
+
+    Where they lie does not matter: what a stage sorts or packs stays of one event.
+
+    Args:
+        lab: Runs them.
+        stages: Functions to watch beside the modules.
+        samples: A batch.
+        changed: The same with other values, of the same shapes.
+        half: Where its second half begins.
+
+    Returns:
+        Its name and place; None where no stage that runs alike in all three batches shows it.
+    """
+    halves = ([*samples[:half], *changed[half:]], [*changed[:half], *samples[half:]])
+    base, *taps = (_tapped(lab, batch, stages) for batch in (samples, *halves))
+    tables = [dict(leaves(tap.batch)) for tap in (base, *taps)]
+    for path, table in tables[0].items():
+        others = [table_of[path] for table_of in tables[1:] if path in table_of]
+        if table.is_floating_point() and _mixed(table, others):
+            return "collate", location_of(lab.pipeline.collate)
+    for key, (stage, given) in base.given.items():
+        if _mixed(given, [tap.given[key][1] for tap in taps if key in tap.given]):
+            return stage.name, own_place(base, key[0], lab.pipeline)
+    return None
+
+
+def _mixed(given: Tensor, others: Sequence[Tensor]) -> bool:
+    """Whether an entry moves in each of two other runs."""
+    if len(others) != 2 or any(other.shape != given.shape for other in others):
+        return False
+    limit = ULPS * torch.finfo(given.dtype).eps * scale_of(given)
+    one, other = (
+        ((given - moved).abs() > limit) | (given.isnan() != moved.isnan()) for moved in others
+    )
+    return bool((one & other).any())
+
+
 def own_place(tap: Flow, key: tuple[str, ...], pipeline: Pipeline) -> Location | None:
     """Where a stage is defined; of a library's, the innermost of the user's own around it."""
     packages = user_packages(pipeline)

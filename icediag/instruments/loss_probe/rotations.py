@@ -53,6 +53,10 @@ class Form:
         return made
 
 
+#: Paths of the tensors that make up a table of directions -> how it holds them.
+Forms = Mapping[tuple[str, ...], Form]
+
+
 def rotations(
     probe: Probe, spaces: Mapping[str, Space], targets: Targets | None
 ) -> Iterator[Rotation]:
@@ -65,9 +69,11 @@ def rotations(
     """
     if targets is None:
         return
-    predicted = {
-        path: f for path, space in spaces.items() if (f := _of_prediction(probe, path, space))
+    predicted: Forms = {
+        (path,): f for path, space in spaces.items() if (f := _of_prediction(probe, path, space))
     }
+    if not predicted:
+        predicted = _of_pair(probe, spaces)
     if not predicted:
         return
     tensors = plain(probe.batch)
@@ -93,6 +99,21 @@ def _of_prediction(probe: Probe, path: str, space: Space) -> Form | None:
     return Form(columns=(around[0], down[0])) if len(around) == len(down) == 1 else None
 
 
+def _of_pair(probe: Probe, spaces: Mapping[str, Space]) -> Forms:
+    """Azimuth and zenith, a tensor each."""
+    around, down = [], []
+    for path, space in spaces.items():
+        value, domain = probe.values[path], space.domains.get(0)
+        if value.shape != (probe.n,) or domain is None:
+            continue
+        if domain.periodic and _near(domain.high - domain.low, 2):
+            around.append(path)
+        elif not domain.periodic and _near(domain.high - domain.low, 1):
+            down.append(path)
+    alone = len(around) == len(down) == 1
+    return {(around[0], down[0]): Form(columns=(0, 1))} if alone else {}
+
+
 def _near(length: float, times_pi: float) -> bool:
     return abs(length - times_pi * math.pi) < 1e-3
 
@@ -109,14 +130,17 @@ def _of_target(table: Tensor, n: int) -> Iterator[Form]:
                 yield Form(columns=columns)
 
 
-def _put(probe: Probe, forms: Mapping[str, Form], change: Callable[[Tensor], Tensor]) -> Values:
+def _put(probe: Probe, forms: Forms, change: Callable[[Tensor], Tensor]) -> Values:
     values = dict(probe.values)
-    for path, form in forms.items():
-        values[path] = form.write(values[path], change(form.read(values[path])))
+    for paths, form in forms.items():
+        several = len(paths) > 1
+        table = torch.stack([values[p] for p in paths], 1) if several else values[paths[0]]
+        table = form.write(table, change(form.read(table)))
+        values |= zip(paths, table.unbind(1) if several else (table,), strict=True)
     return values
 
 
-def _meets(probe: Probe, forms: Mapping[str, Form], truth: Tensor) -> bool:
+def _meets(probe: Probe, forms: Forms, truth: Tensor) -> bool:
     """Whether the loss is least where predictions are the truth: then both are read rightly."""
     there = probe.value(_put(probe, forms, lambda _: truth))
     for seed in range(3):
@@ -139,7 +163,7 @@ def _turns() -> tuple[Tensor, Tensor]:
 
 def _turned(
     probe: Probe,
-    forms: Mapping[str, Form],
+    forms: Forms,
     name: str,
     target: Tensor,
     form: Form,

@@ -24,7 +24,7 @@ from icediag.recording import Unjudged
 from .points import STEPS, Finder, look_at
 from .probe import Probe, still
 from .rotations import rotations
-from .spaces import column_of, declared, spaces_of, width_of
+from .spaces import Space, column_of, declared, spaces_of, width_of
 from .sweeps import seams, sweeps
 from .targets import look_at_rows, look_at_targets
 
@@ -67,6 +67,17 @@ def _name(loss: Any) -> str:
         loss = loss.func
     name = str(getattr(loss, "__qualname__", type(loss).__qualname__))
     return "the loss" if name.endswith("<lambda>") else name.replace("<locals>.", "")
+
+
+def _among(best: dict[str, Tensor], spaces: dict[str, Space]) -> dict[str, Tensor]:
+    """Predictions about as far from the best ones as those are from each other."""
+    found = {}
+    for path, value in best.items():
+        noise = torch.randn(value.shape, generator=torch.Generator().manual_seed(0)).to(value)
+        spread = value.std() if value.numel() > 1 else value.new_zeros(())
+        spread = spread if spread > 0 else value.abs().mean() / 4 + 1e-3
+        found[path] = spaces[path].back(value + spread * noise, value)
+    return found
 
 
 def _with(record: LossRecord, **changes: Any) -> LossRecord:
@@ -132,6 +143,14 @@ class _Probing:
             rows = self._try("rows", lambda: look_at_rows(probe, seen, by_samples=by_samples))
         spaces = spaces_of(self.pipeline, probe)
         points, best = self._points(probe, spaces, targets)
+        if best is not None and targets is not None and rows is not None and not rows.own:
+            # Where all predictions lie on one side of all truths, |p - t| has but one slope.
+            near, seen = _among(best, spaces), targets
+            again = self._try(
+                "rows",
+                lambda: look_at_rows(probe, seen, by_samples=self.by_samples, values=near),
+            )
+            rows = again if again is not None else rows
         swept: list[Sweep] = []
         if best is not None:
             few = probe.left < 1500

@@ -63,14 +63,13 @@ def look_at_targets(
         if path not in by_model | by_loss and _of_samples(path, tensor, n, fewer)
     ]
     unread.sort(key=lambda path: path.rpartition(".")[2] not in TARGETS)
-    shapes = [tuple(value.shape) for value in probe.every.values()]
     return Targets(
         read=tuple(sorted(by_loss - by_model)),
         shared=tuple(sorted(by_loss & by_model)),
         moving=tuple(moving),
         flags=tuple(flags),
         unread=tuple(unread),
-        views=max((shapes.count(shape) for shape in shapes), default=0),
+        views=_views(probe),
         coupled=_coupled(probe),
     )
 
@@ -123,6 +122,26 @@ def _apart(one: Tensor, other: Tensor, rows: Tensor) -> Tensor:
     return (b - factor * a).abs().amax(1) / scale
 
 
+def _views(probe: Probe) -> int:
+    """Tensors of one shape that the loss compares: of one, other values turn another's slope."""
+    before = probe.slopes(probe.values)[1]
+    most = 1
+    for path, value in probe.every.items():
+        changed = _reordered(value)
+        if changed is None:
+            continue
+        after = probe.slopes({**probe.values, path: changed})[1]
+        met = [
+            other
+            for other, slope in before.items()
+            if other != path
+            and slope.shape == value.shape
+            and not torch.equal(slope, after.get(other, slope))
+        ]
+        most = max(most, 1 + len(met))
+    return most
+
+
 def _coupled(probe: Probe) -> bool | None:
     """Whether rows of predictions move the slopes of other rows."""
     paths = probe.rows
@@ -143,13 +162,16 @@ def _coupled(probe: Probe) -> bool | None:
     return False
 
 
-def look_at_rows(probe: Probe, targets: Targets, *, by_samples: bool) -> Rows | None:
+def look_at_rows(
+    probe: Probe, targets: Targets, *, by_samples: bool, values: Values | None = None
+) -> Rows | None:
     """Give one row the target of another: whose slope moves?
 
     Args:
         probe: The loss.
         targets: What it goes by.
         by_samples: Whether rows are samples.
+        values: Predictions to be held still; None for those of the model.
 
     Returns:
         None where no tensor of the batch has as many rows as the predictions.
@@ -168,7 +190,8 @@ def look_at_rows(probe: Probe, targets: Targets, *, by_samples: bool) -> Rows | 
     }
     if not held or n < 4:
         return None
-    loss, slopes = probe.slopes(probe.values)
+    values = probe.values if values is None else values
+    loss, slopes = probe.slopes(values)
     before = _table(slopes, paths)
     if not bool(before.isfinite().all()) or not bool(before.any()):
         return None
@@ -186,7 +209,7 @@ def look_at_rows(probe: Probe, targets: Targets, *, by_samples: bool) -> Rows | 
             changes = {path: tensor.clone() for path, tensor in held.items()}
             for path, tensor in held.items():
                 changes[path][row] = tensor[other]
-            _, slopes = probe.slopes(probe.values, with_targets(probe.batch, changes))
+            _, slopes = probe.slopes(values, with_targets(probe.batch, changes))
             moves = torch.maximum(moves, _apart(before, _table(slopes, paths), rest))
         tried += 1
         of_own += bool(moves[row] > MOVED)
@@ -205,7 +228,7 @@ def look_at_rows(probe: Probe, targets: Targets, *, by_samples: bool) -> Rows | 
         others=of_others,
         pair=pair,
         size=size,
-        permuted=_permuted(probe, held, n, loss),
+        permuted=_permuted(probe, values, held, n, loss),
     )
 
 
@@ -226,11 +249,11 @@ def _orders(n: int) -> Iterator[Tensor]:
     yield torch.randperm(n, generator=torch.Generator().manual_seed(0))
 
 
-def _permuted(probe: Probe, held: dict[str, Tensor], n: int, loss: float) -> float:
+def _permuted(probe: Probe, values: Values, held: dict[str, Tensor], n: int, loss: float) -> float:
     """By how much the loss changes where targets change places; relative to its size."""
     largest = 0.0
     for order in _orders(n):
         changes = {path: tensor[order.to(tensor.device)] for path, tensor in held.items()}
-        value = probe.value(probe.values, with_targets(probe.batch, changes))
+        value = probe.value(values, with_targets(probe.batch, changes))
         largest = max(largest, abs(value - loss) / max(abs(loss), 1e-12))
     return largest

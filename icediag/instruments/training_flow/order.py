@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from icediag.instruments.random_state import kept
 from icediag.instruments.trees import leaves
 from icediag.training_record import Order
 
 from .content import key_of, one_shot
-from .random_state import kept
 
 #: Epochs that are looked at: what is drawn with replacement misses a twentieth of the samples in
 #: all of them by chance, what is left out on purpose all of it.

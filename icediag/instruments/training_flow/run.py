@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from icediag.instruments.companions import generators_kept
 from icediag.instruments.flow import Flow
 from icediag.instruments.naming import Run
 from icediag.instruments.preserve import preserved, unchanged
@@ -48,7 +49,8 @@ def record_training_flow(
         step_location=None if pipeline.train_step is None else location_of(pipeline.train_step),
     )
     looking = _Looking(pipeline, batch_size, device, seed)
-    with preserved(pipeline.model), warnings.catch_warnings():
+    kept = generators_kept(pipeline)
+    with kept, preserved(pipeline.model), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the user sees them when the training runs
         if pipeline.validation is not None:
             found = looking.at_validation(found)

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch.utils.data import _utils as parts
 
+from icediag.instruments.random_state import generators, kept, put_state, state_of
 from icediag.instruments.stages import location_of
 from icediag.instruments.trees import leaves
 from icediag.training_record import Workers
 
 from .content import key_of, sized, spread
-from .random_state import generators, kept, put_state, state_of
 
 #: Workers that are looked at, and samples that each reads.
 MOST_WORKERS, SAMPLES = 4, 8

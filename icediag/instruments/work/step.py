@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import optimizer as optimizers
 
 from icediag.errors import IcediagError
+from icediag.instruments.companions import companions_kept, generators_kept
 from icediag.instruments.discover import discover
 from icediag.instruments.flow import Flow, SeenStage, watched_functions, watched_modules
 from icediag.instruments.modes import eager, seed_all, train_mode
@@ -85,7 +86,7 @@ def prepared(
         raise IcediagError(f"batch size: expected 1 or more, got {wanted}")
     stages = [resolve(stage) for stage in pipeline.stages]
     target = torch.device(device)
-    with preserved(pipeline.model), eager(pipeline.model):
+    with generators_kept(pipeline), preserved(pipeline.model), eager(pipeline.model):
         seed_all(seed)
         train_mode(pipeline.model)
         run = Run(LightFlow())
@@ -126,7 +127,10 @@ def run_step(study: Study, indices: list[int], probe: Probe) -> Run:
     pipeline, run = study.pipeline, _run_of(study, indices)
     samples = [study.samples[i] for i in indices]
     flow = run.flow
-    with preserved(pipeline.model), unchanged(samples):
+    # What the user's own step holds, its optimizer or schedule, moves with it.
+    functions = (pipeline.train_step, pipeline.optimizer, pipeline.forward, pipeline.loss)
+    held = companions_kept(functions, pipeline.model)
+    with preserved(pipeline.model), held, unchanged(samples):
         seed_all(study.seed)
         optimizer = _optimizer(study, run)
         try:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from icediag.instruments.trees import OPAQUE
+from .trees import OPAQUE
 
 #: Generators are looked for so deep.
 DEEPEST = 4
