@@ -37,7 +37,8 @@ def test_the_curve_that_comes_along() -> None:
 
 
 def said(beside: Early | None, verdict_last: float = 0.1) -> str:
-    trial = Trial(name="batch", events=8, losses=(1.5, verdict_last), baseline=1.5, floor=0.0)
+    losses = (1.5, *[verdict_last] * 3)
+    trial = Trial(name="batch", events=8, losses=losses, baseline=1.5, floor=0.0)
     record = OverfitRecord(trials=(trial,), early=beside)
     return early_of(Recording(pipeline="p", batch_size=8, overfit=record))
 
