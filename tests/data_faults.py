@@ -107,7 +107,8 @@ def squashed(pipeline: Pipeline, _: Site) -> Pipeline:
 def bare_arccos(pipeline: Pipeline, _: Site) -> Pipeline:
     def loss(p: Any, b: Any) -> Tensor:
         truth = to_unit_vector(*b.targets.unbind(-1))
-        return (p.direction * truth).sum(-1).clamp(-1, 1).arccos().mean()
+        value: Tensor = (p.direction * truth).sum(-1).clamp(-1, 1).arccos().mean()
+        return value
 
     return with_loss(pipeline, loss)
 
@@ -117,7 +118,8 @@ def overflowing(pipeline: Pipeline, _: Site) -> Pipeline:
 
     def loss(p: Any, b: Any) -> Tensor:
         cosine = (p.direction * to_unit_vector(*b.targets.unbind(-1))).sum(-1)
-        return -(p.kappa.log() - p.kappa.sinh().log() + p.kappa * cosine).mean()
+        value: Tensor = -(p.kappa.log() - p.kappa.sinh().log() + p.kappa * cosine).mean()
+        return value
 
     return with_loss(pipeline, loss)
 
@@ -129,7 +131,8 @@ def jumping(pipeline: Pipeline, _: Site) -> Pipeline:
         cosine = (p.direction * to_unit_vector(*b.targets.unbind(-1))).sum(-1)
         low = p.kappa.clamp(max=20.0).sinh().log()
         normaliser = torch.where(p.kappa < 20, low, p.kappa) - p.kappa.log()
-        return (normaliser - p.kappa * cosine).mean()
+        value: Tensor = (normaliser - p.kappa * cosine).mean()
+        return value
 
     return with_loss(pipeline, loss)
 
@@ -146,7 +149,8 @@ def root_of_rows(pipeline: Pipeline, _: Site) -> Pipeline:
 def not_periodic(pipeline: Pipeline, _: Site) -> Pipeline:
     def loss(p: Any, b: Any) -> Tensor:
         azimuth, zenith = b.targets.unbind(-1)
-        return ((p.azimuth - azimuth).abs() + (p.zenith - zenith).abs()).mean()
+        value: Tensor = ((p.azimuth - azimuth).abs() + (p.zenith - zenith).abs()).mean()
+        return value
 
     return with_loss(pipeline, loss)
 
@@ -156,7 +160,8 @@ def turned(pipeline: Pipeline, _: Site) -> Pipeline:
 
     def loss(p: Any, b: Any) -> Tensor:
         azimuth, zenith = b.targets.unbind(-1)
-        return (2 - (p.azimuth - azimuth).cos() - (p.zenith - zenith).cos()).mean()
+        value: Tensor = (2 - (p.azimuth - azimuth).cos() - (p.zenith - zenith).cos()).mean()
+        return value
 
     return with_loss(pipeline, loss)
 

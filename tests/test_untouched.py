@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from icediag import Domain, Pipeline, Raw, watch
 from icediag.instruments.examine import INSTRUMENTS, examine
@@ -19,7 +19,7 @@ from tests.test_preserve import generators, snapshot
 N = 24
 
 
-class Numbers:
+class Numbers(Dataset[Any]):
     """Samples that draw from a generator of their own."""
 
     def __init__(self) -> None:
@@ -66,7 +66,9 @@ class Held:
         self.optimizer = torch.optim.Adam(self.model.parameters(), 1e-2)
         self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, 50)
         self.generator = torch.Generator().manual_seed(9)
-        self.loader = DataLoader(self.dataset, 6, shuffle=True, generator=self.generator)
+        self.loader: DataLoader[Any] = DataLoader(
+            self.dataset, 6, shuffle=True, generator=self.generator
+        )
         for batch in self.loader:
             self.step(self.model, batch, self.optimizer)
         self.model.head.eval()
