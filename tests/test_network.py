@@ -110,8 +110,8 @@ class TestNetwork:
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
-        assert network.to_cls[3].bias.grad is not None
-        assert network.to_cls[3].bias.grad.abs().max() > 0
+        bias = network.get_parameter("to_cls.3.bias")
+        assert bias.grad is not None and bias.grad.abs().max() > 0
         # Nothing was seen: all empty events are given the same direction.
         empty = [i for i, n in enumerate(counts) if n == 0]
         close(
@@ -310,7 +310,8 @@ class TestAssembly:
         torch.manual_seed(1)
         one = built()
         torch.manual_seed(2)
-        assert torch.equal(built().network.to_cls[3].bias, one.network.to_cls[3].bias)
+        name = "to_cls.3.bias"
+        assert torch.equal(built().network.get_parameter(name), one.network.get_parameter(name))
 
     def test_global_generators_are_left_as_they_were(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def touched(seed: int) -> None:

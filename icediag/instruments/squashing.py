@@ -43,7 +43,7 @@ class _Made:
     kept: Tensor
 
 
-class _Squashing(FollowingMode):
+class _Squashing(FollowingMode):  # type: ignore[no-untyped-call]
     """Follows what was squashed while it is active."""
 
     def __init__(self) -> None:

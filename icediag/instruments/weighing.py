@@ -122,7 +122,7 @@ class _Book:
             del self.pages[key]
 
 
-class _Weighing(FollowingMode):
+class _Weighing(FollowingMode):  # type: ignore[no-untyped-call]
     """Follows products, sums and divisions while it is active."""
 
     def __init__(self) -> None:
