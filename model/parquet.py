@@ -131,7 +131,31 @@ def to_numpy(
     if column.null_count:
         bad = column.is_null().to_numpy()
         reject(path, name, bad, np.full(len(column), "null"), rows, expected)
+    if column.num_chunks == 1:
+        return in_memory(column.chunk(0))
     return column.to_numpy()
+
+
+def in_memory(column: "pa.Array[Any]") -> Values:
+    """A column of numbers or flags without nulls, as it lies in memory; flags are copied.
+
+    Not by `to_numpy`, which imports pandas, for a second, and takes flags out one by one.
+    """
+    n, offset = len(column), column.offset
+    memory = column.buffers()[1]
+    if memory is None or not n:
+        return np.empty(0, _dtype(column.type))
+    if pa.types.is_boolean(column.type):
+        bits = np.frombuffer(memory, np.uint8)
+        return np.unpackbits(bits, count=offset + n, bitorder="little")[offset:].view(np.bool_)
+    return np.frombuffer(memory, _dtype(column.type), n, offset * column.type.bit_width // 8)
+
+
+def _dtype(kind: pa.DataType) -> np.dtype[Any]:
+    if pa.types.is_boolean(kind):
+        return np.dtype(np.bool_)
+    letter = "f" if pa.types.is_floating(kind) else "i" if pa.types.is_signed_integer(kind) else "u"
+    return np.dtype(f"{letter}{kind.bit_width // 8}")
 
 
 def to_int64(

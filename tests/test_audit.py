@@ -343,6 +343,23 @@ def test_normalization_is_settled(source: Path) -> None:
     assert (high - low) / 2 == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [pa.bool_(), pa.int8(), pa.int64(), pa.uint16(), pa.uint64(), pa.float32(), pa.float64()],
+)
+@pytest.mark.parametrize("missing", [False, True])
+def test_columns_are_read_as_they_are(kind: pa.DataType, missing: bool) -> None:
+    values = np.random.default_rng(0).integers(0, 2, 40).tolist()
+    column = pa.array([None if missing and i == 20 else v for i, v in enumerate(values)], pa.int8())
+    column = column.cast(kind)
+    for low, high in ((0, 40), (3, 29), (11, 24), (7, 7), (40, 40)):
+        part = column.slice(low, high - low)
+        found = blocks.values_of(part)
+        np.testing.assert_array_equal(found, part.to_numpy(zero_copy_only=False).astype(float))
+        if not part.null_count:
+            assert found.dtype == column.slice(0, 1).to_numpy(zero_copy_only=False).dtype
+
+
 @given(st.lists(st.floats(width=32), max_size=50))
 def test_floats_are_counted_by_kind(values: list[float]) -> None:
     floats = Floats()

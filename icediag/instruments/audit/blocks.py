@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from icediag.model.parquet import EVENT_ID, PULSE_COLUMNS, open_parquet
+from icediag.model.parquet import EVENT_ID, PULSE_COLUMNS, in_memory, open_parquet
 
 Values = npt.NDArray[Any]
 
@@ -90,7 +90,7 @@ class PulseStream:
 
 
 def _block(batch: pa.RecordBatch, start: int) -> PulseBlock:
-    columns = {name: _values(batch.column(name)) for name in batch.schema.names}
+    columns = {name: values_of(batch.column(name)) for name in batch.schema.names}
     event_id = columns.get("event_id")
     return PulseBlock(
         start=start,
@@ -102,7 +102,8 @@ def _block(batch: pa.RecordBatch, start: int) -> PulseBlock:
     )
 
 
-def _values(column: "pa.Array[Any]") -> Values:
+def values_of(column: "pa.Array[Any]") -> Values:
+    """A column of numbers or flags; with missing values, as float64 with NaN."""
     if column.null_count:
-        column = column.cast(pa.float64())
-    return np.asarray(column.to_numpy(zero_copy_only=False))
+        return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
+    return in_memory(column)

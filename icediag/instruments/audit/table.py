@@ -14,6 +14,8 @@ from icediag.errors import IcediagError
 from icediag.model.parquet import open_parquet
 from icediag.model.tables import META_COLUMNS
 
+from .blocks import values_of
+
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
@@ -177,9 +179,9 @@ def _integers(column: "pa.Array[Any]") -> I64:
     """As int64; a missing value as -1, which is no valid id and no valid row."""
     if column.null_count:  # else left alone: what fills imports pandas, for a second
         column = column.fill_null(-1)
-    return np.asarray(column.to_numpy(zero_copy_only=False)).astype(np.int64, copy=False)
+    return values_of(column).astype(np.int64, copy=False)
 
 
 def _floats(column: "pa.Array[Any]") -> F64:
     """As float64; a missing value as NaN."""
-    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
+    return values_of(column).astype(np.float64, copy=False)
