@@ -132,7 +132,8 @@ def to_numpy(
         bad = column.is_null().to_numpy()
         reject(path, name, bad, np.full(len(column), "null"), rows, expected)
     if column.num_chunks == 1:
-        return in_memory(column.chunk(0))
+        only: Any = column.chunk(0)  # pyarrow's types say it is chunked, as the whole is
+        return in_memory(only)
     return column.to_numpy()
 
 
@@ -142,13 +143,15 @@ def in_memory(column: "pa.Array[Any]") -> Values:
     Not by `to_numpy`, which imports pandas, for a second, and takes flags out one by one.
     """
     n, offset = len(column), column.offset
-    memory = column.buffers()[1]
+    memory: Any = column.buffers()[1]
     if memory is None or not n:
         return np.empty(0, _dtype(column.type))
     if pa.types.is_boolean(column.type):
         bits = np.frombuffer(memory, np.uint8)
         return np.unpackbits(bits, count=offset + n, bitorder="little")[offset:].view(np.bool_)
-    return np.frombuffer(memory, _dtype(column.type), n, offset * column.type.bit_width // 8)
+    kind: Any = column.type
+    values: Values = np.frombuffer(memory, _dtype(kind), n, offset * kind.bit_width // 8)
+    return values
 
 
 def _dtype(kind: pa.DataType) -> np.dtype[Any]:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -350,7 +351,9 @@ def test_normalization_is_settled(source: Path) -> None:
 @pytest.mark.parametrize("missing", [False, True])
 def test_columns_are_read_as_they_are(kind: pa.DataType, missing: bool) -> None:
     values = np.random.default_rng(0).integers(0, 2, 40).tolist()
-    column = pa.array([None if missing and i == 20 else v for i, v in enumerate(values)], pa.int8())
+    column: Any = pa.array(
+        [None if missing and i == 20 else v for i, v in enumerate(values)], pa.int8()
+    )
     column = column.cast(kind)
     for low, high in ((0, 40), (3, 29), (11, 24), (7, 7), (40, 40)):
         part = column.slice(low, high - low)
