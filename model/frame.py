@@ -120,29 +120,30 @@ class EventFrame(nn.Module):
         since = times - group_mean(times, event, batch_size, self.backend)[event]
         weight = 1 - (1 - AUXILIARY_WEIGHT) * auxiliary
         light = weight * charges.clamp_max(CHARGE_LIMIT)
-        centre, at = self._middle(light, places[dom], since, event, batch_size)
-
-        offset = places[dom] - centre[event]
-        delay = since - at[event]
-        pattern = self._pattern(light, offset, delay, event, batch_size)
+        share = self._share(light, event, batch_size)
+        here = torch.cat([places[dom], since[:, None]], dim=1)
+        middle = self._sum(share[:, None] * here, event, batch_size)
+        pattern = self._pattern(share, here - middle[event], event, batch_size)
 
         lit = group_max(1 - auxiliary, dom, n_doms, self.backend)
         first = group_min(since + _BEHIND * auxiliary, dom, n_doms, self.backend)
         first = first - _BEHIND * (1 - lit)
-        start, middle, velocity = self._line(
-            lit + (1 - lit) * AUXILIARY_WEIGHT, places, first, of_dom, batch_size
-        )
+        lights = torch.cat([places, first[:, None]], dim=1)
+        start, velocity = self._line(lit + (1 - lit) * AUXILIARY_WEIGHT, lights, of_dom, batch_size)
         speed = self._length(velocity, floor=1e-3)
         heading = velocity / speed[:, None]
-        along, apart, late = self._beside(
-            places - start[of_dom], first - middle[of_dom], heading[of_dom]
+        from_start = lights - start[of_dom]
+        along, apart, late = self._beside(from_start[:, :3], from_start[:, 3], heading[of_dom])
+        miss = from_start[:, :3] - velocity[of_dom] * from_start[:, 3:]
+        residual = self._sum(
+            self._share(lit, of_dom, batch_size) * _compressed(self._length(miss), _LATE),
+            of_dom,
+            batch_size,
         )
-        miss = places - start[of_dom] - velocity[of_dom] * (first - middle[of_dom])[:, None]
-        residual = self._mean(lit, _compressed(self._length(miss), _LATE), of_dom, batch_size)
 
-        offset = places - centre[of_dom]
+        from_middle = lights - middle[of_dom]
+        offset, after = from_middle[:, :3], from_middle[:, 3]
         distance = self._length(offset)
-        after = first - at[of_dom]
         charge = group_sum(charges, dom, n_doms, self.backend)
         doms = torch.cat(
             [
@@ -174,37 +175,28 @@ class EventFrame(nn.Module):
     def _sum(self, values: Tensor, group: Tensor, n: int) -> Tensor:
         return group_sum(values, group, n, self.backend)
 
-    def _mean(self, weight: Tensor, values: Tensor, group: Tensor, n: int) -> Tensor:
-        """Weighted mean of each group; 0 of a group that has no weight."""
-        total = self._sum(weight, group, n).clamp_min(AUXILIARY_WEIGHT)
-        share = weight / total[group]
-        return self._sum(share.reshape(-1, *[1] * (values.ndim - 1)) * values, group, n)
+    def _share(self, weight: Tensor, group: Tensor, n: int) -> Tensor:
+        """Weights over the sum of their group's; a group without weight has shares of 0."""
+        return weight / self._sum(weight, group, n).clamp_min(AUXILIARY_WEIGHT)[group]
 
     @staticmethod
     def _length(vectors: Tensor, floor: float = 1.0) -> Tensor:
         """`(N, 3)` to `(N,)`, at least `floor`, with a slope everywhere."""
         return (vectors.square().sum(dim=1) + floor**2).sqrt()
 
-    def _middle(
-        self, light: Tensor, places: Tensor, since: Tensor, event: Tensor, n: int
-    ) -> tuple[Tensor, Tensor]:
-        """Where (m) and when (ns) an event's light is seen on average."""
-        return self._mean(light, places, event, n), self._mean(light, since, event, n)
-
-    def _line(
-        self, weight: Tensor, places: Tensor, first: Tensor, event: Tensor, n: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Line through first pulses: where it is (m) at what time (ns), and its velocity (m/ns)."""
+    def _line(self, weight: Tensor, lights: Tensor, event: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """Line through first pulses: `(B, 4)` where (m) and when (ns), `(B, 3)` velocity (m/ns)."""
         counts = weight
         for round_ in range(_ROUNDS + 1):
-            start, at = self._middle(counts, places, first, event, n)
-            offset, since = places - start[event], first - at[event]
-            variance = self._mean(counts, since.square(), event, n) + _TIME_FLOOR
-            velocity = self._mean(counts, since[:, None] * offset, event, n) / variance[:, None]
+            share = self._share(counts, event, n)[:, None]
+            start = self._sum(share * lights, event, n)
+            apart = lights - start[event]
+            moments = self._sum(share * apart * apart[:, 3:], event, n)
+            velocity = moments[:, :3] / (moments[:, 3:] + _TIME_FLOOR)
             if round_ < _ROUNDS:
-                miss = self._length(offset - velocity[event] * since[:, None], floor=_FAR)
-                counts = weight * (_FAR / miss).square()
-        return start, at, velocity
+                miss = apart[:, :3] - velocity[event] * apart[:, 3:]
+                counts = weight * (_FAR / self._length(miss, floor=_FAR)).square()
+        return start, velocity
 
     def _beside(
         self, offset: Tensor, since: Tensor, heading: Tensor
@@ -214,15 +206,14 @@ class EventFrame(nn.Module):
         apart = self._length(offset - along[:, None] * heading)
         return along, apart, since - along / C_LIGHT - apart * _CHERENKOV_DELAY
 
-    def _pattern(
-        self, light: Tensor, offset: Tensor, delay: Tensor, event: Tensor, n: int
-    ) -> Tensor:
+    def _pattern(self, share: Tensor, apart: Tensor, event: Tensor, n: int) -> Tensor:
         """`(B, 67)`: moments of place and time; light by distance and delay, and where it lies."""
+        offset, delay = apart[:, :3], apart[:, 3]
         distance = self._length(offset)
         towards = offset / (distance + 10)[:, None]
         after = delay - distance * (N_GROUP / C_LIGHT)
         bins = (_hats(distance, _DISTANCES)[:, :, None] * _hats(after, _DELAYS)[:, None]).flatten(1)
-        ones_and_vectors = torch.cat([torch.full_like(light, 4)[:, None], 12 * towards], dim=1)
+        ones_and_vectors = torch.cat([torch.full_like(share, 4)[:, None], 12 * towards], dim=1)
         shares = (bins[:, :, None] * ones_and_vectors[:, None]).flatten(1)
         moments = towards * (delay / _SPREAD).clamp(-3, 3)[:, None]
-        return self._mean(light, torch.cat([moments, shares], dim=1), event, n)
+        return self._sum(share[:, None] * torch.cat([moments, shares], dim=1), event, n)
