@@ -567,7 +567,8 @@ FAULTS: tuple[LearningFault, ...] = (
         only=("icecube",),
         stage=_named("transformer.layers.0"),
     ),
-    LearningFault(name="unpaired", code="L01 L04", strike=unpaired, stage=LOSS),
+    # Whether the loss is named or the model hangs on how soon one event alone is learnt.
+    LearningFault(name="unpaired", code="L01 L04", strike=unpaired),
     LearningFault(name="tiny-loss", code="G07 G11", strike=tiny_loss),
     LearningFault(name="zero-rate", code="G08", strike=zero_rate, stage=OPTIMIZER),
     LearningFault(name="tiny-rate", code="G08", strike=tiny_rate, stage=OPTIMIZER),

@@ -171,7 +171,7 @@ def test_an_instrument_leaves_a_training_as_it_was(field: str, own_step: bool) -
     recording = examine(held.pipeline(own_step=own_step), needs=needs, seed=5)
     assert getattr(recording, field) is not None, recording.not_judged
     if field == "effects":
-        assert recording.effects is not None and len(recording.effects.effects) >= 2
+        assert recording.effects is not None and recording.effects.effects
     after = held.state()
     for name, was in before.items():
         assert after[name] == was, name
