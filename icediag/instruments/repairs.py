@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from icediag.effects_record import RepairKind
-from icediag.features_record import ColumnFacts
+from icediag.features_record import ColumnFacts, FeatureColumn
 from icediag.gradients_record import GradientsRecord
 from icediag.provenance_record import OriginRecord
 from icediag.recording import Recording
@@ -276,27 +276,31 @@ def _standardised(
     skipped: list[str],
 ) -> list[Repair]:
     """Features far beyond order 1, where they enter a module."""
-    record = recording.features
-    modules = dict(bench.model.named_modules())
     repairs = []
-    for table in record.tables if record is not None else ():
+    for table in recording.features.tables if recording.features is not None else ():
         large = [c for c in table.columns if c.facts.size >= LARGE and c.facts.std > 0]
-        if not large:
-            continue
-        module = modules.get(table.stage)
-        if module is None:
-            skipped.append(f"features into {table.stage}: it is no module")
-            continue
-        maps = {c.index: (c.facts.mean, c.facts.std) for c in large}
-        repairs.append(
-            Repair(
-                kind="standardised features",
-                stage=table.stage,
-                text=f"{len(large)} columns into {table.stage} brought to mean 0 and spread 1",
-                force=_mapping(module, maps),
-            )
-        )
+        if large:
+            what = f"{len(large)} columns"
+            repairs += _brought(bench, "standardised features", table.stage, large, what, skipped)
     return repairs
+
+
+def _brought(
+    bench: Workbench,
+    kind: RepairKind,
+    stage: str,
+    columns: list[FeatureColumn],
+    what: str,
+    skipped: list[str],
+) -> list[Repair]:
+    """Columns brought to mean 0 and spread 1 where they enter a module; none where it is none."""
+    module = dict(bench.model.named_modules()).get(stage)
+    if module is None:
+        skipped.append(f"features into {stage}: it is no module")
+        return []
+    maps = {column.index: (column.facts.mean, column.facts.std) for column in columns}
+    text = f"{what} into {stage} brought to mean 0 and spread 1"
+    return [Repair(kind=kind, stage=stage, text=text, force=_mapping(module, maps))]
 
 
 def _axis_of_columns(module: nn.Module, given: Tensor) -> int:
@@ -316,32 +320,18 @@ def _rescaled(
     skipped: list[str],
 ) -> list[Repair]:
     """Features that lie far from 0 or hardly vary, one by one: worth knowing, if it costs."""
-    record = recording.features
-    modules = dict(bench.model.named_modules())
     odd = [
-        (table, column)
-        for table in (record.tables if record is not None else ())
+        (table.stage, column)
+        for table in (recording.features.tables if recording.features is not None else ())
         for column in table.columns
         if not table.image and table.width <= WIDE and column.facts.measure and _off(column.facts)
     ]
     # What is a map of a raw column first: that is what somebody chose.
     odd.sort(key=lambda pair: pair[1].origin is None)
     repairs = []
-    for table, column in odd[:MOST_RESCALED]:
-        module = modules.get(table.stage)
-        if module is None:
-            skipped.append(f"features into {table.stage}: it is no module")
-            continue
-        name = column.origin.formula if column.origin else f"column {column.index}"
-        maps = {column.index: (column.facts.mean, column.facts.std)}
-        repairs.append(
-            Repair(
-                kind="rescaled features",
-                stage=table.stage,
-                text=f"{name} into {table.stage} brought to mean 0 and spread 1",
-                force=_mapping(module, maps),
-            )
-        )
+    for stage, column in odd[:MOST_RESCALED]:
+        what = column.origin.formula if column.origin else f"column {column.index}"
+        repairs += _brought(bench, "rescaled features", stage, [column], what, skipped)
     return repairs
 
 
