@@ -15,10 +15,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from .geometry import LENGTH_SCALE_M
+from .light import C_LIGHT
 from .scatter import Backend, group_mean, group_sum
 
-#: Speed of light in vacuum, m/ns.
-LIGHT_SPEED_M_PER_NS = 0.299792458
 #: A pulse that took part in the trigger counts fully, an auxiliary one, mostly noise, this much: an
 #: event that has no others still gets a summary.
 AUXILIARY_WEIGHT = 1e-3
@@ -81,7 +80,7 @@ class EventSummary(nn.Module):
         variance = self._sum(share * apart.square(), event, batch_size)
         covariance = self._sum((share * apart)[:, None] * offset, event, batch_size)
         metres = LENGTH_SCALE_M * covariance / (variance + TIME_VARIANCE_FLOOR_NS2)[:, None]
-        velocity = metres / LIGHT_SPEED_M_PER_NS
+        velocity = metres / C_LIGHT
         speed = torch.linalg.vector_norm(velocity, dim=1, keepdim=True)
         # From 0 on, and with a finite slope there.
         spread = (variance + TIME_VARIANCE_FLOOR_NS2).sqrt() - TIME_VARIANCE_FLOOR_NS2**0.5

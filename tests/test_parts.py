@@ -17,11 +17,12 @@ from icediag.model.collate import Batch, collate
 from icediag.model.dom_encoder import DomEncoder, charge_weighted_mean
 from icediag.model.event import CHARGE, TIME, Event
 from icediag.model.geometry import LENGTH_SCALE_M, GeometryLookup, fourier_features
+from icediag.model.light import C_LIGHT
 from icediag.model.normalize import CHARGE_FLOOR, Normalizer, NormalizerConfig
 from icediag.model.packing import pack, plan_packing
 from icediag.model.relative import RelativeEncoder
 from icediag.model.scatter import Backend
-from icediag.model.summary import AUXILIARY_WEIGHT, LIGHT_SPEED_M_PER_NS, EventSummary
+from icediag.model.summary import AUXILIARY_WEIGHT, EventSummary
 from icediag.model.transformer import EventTransformer
 from tests.strategies import (
     SEEDS,
@@ -316,7 +317,7 @@ class TestEventSummary:
         mean = sum(weights[k] * time[k] for k in range(n)) / weights.sum()
         spread = sum(weights[k] * (time[k] - mean) ** 2 for k in range(n)) / weights.sum() + 1
         steps = [weights[k] * (time[k] - mean) * (place[k] - centroid) for k in range(n)]
-        velocity = sum(steps) / weights.sum() * LENGTH_SCALE_M / spread / LIGHT_SPEED_M_PER_NS
+        velocity = sum(steps) / weights.sum() * LENGTH_SCALE_M / spread / C_LIGHT
         speed = float(np.sqrt((velocity**2).sum()))
         return [
             *centroid,
@@ -340,7 +341,7 @@ class TestEventSummary:
     def test_a_plane_wave_is_recognised(self) -> None:
         towards = torch.tensor([2.0, -1, 2]) / 3
         apart = torch.cat([torch.eye(3), -torch.eye(3)]) * 0.2  # 100 m from the middle
-        times = 10_000 + apart @ towards * LENGTH_SCALE_M / LIGHT_SPEED_M_PER_NS
+        times = 10_000 + apart @ towards * LENGTH_SCALE_M / C_LIGHT
         shift = torch.tensor([0.3, -0.2, 0.1])
         each, ones = torch.arange(6), torch.ones(6)
         got = EventSummary("native")(
