@@ -20,7 +20,8 @@ from icediag.recording import Recording, Unjudged
 
 from .preserve import preserved
 from .reasons import reason_of
-from .repairs import Repair, changes_something, repairs_of, shuffled
+from .repair import Repair
+from .repairs import changes_something, repairs_of, shuffled
 from .workbench import Batches, Workbench, has_weights, workbench
 
 #: Seconds that are spent in all, unless more are given.
