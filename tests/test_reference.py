@@ -45,7 +45,7 @@ def said(beside: Early | None, verdict_last: float = 0.1) -> str:
 
 def test_what_is_said() -> None:
     baseline = math.pi / 2
-    few = early(same_events=True, baseline=baseline, events=100)
+    few = early(same_events=True, baseline=baseline, events=5)
     assert few is not None and few.too_early and "too early to tell" in said(few)
     many = early(same_events=True, baseline=baseline, events=51_200, loss=1.566)
     assert many is not None and not many.too_early
