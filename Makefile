@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-CHECK := $(BIN)/icediag check --events 64 --batch-size 64 --fail-on never --format html,markdown
+CHECK := $(BIN)/icediag check --events 64 --batch-size 64 --fail-on never --format console,html,markdown
 
 .PHONY: demo test lint bench sweep score score-learning readme check clean help
 .DEFAULT_GOAL := help
