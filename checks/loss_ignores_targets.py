@@ -2,23 +2,27 @@
 
 What it looks at:
     The loss away from the model: predictions are held still while each tensor of the batch has its
-    values put in another order. And which outputs that the pipeline declares the loss has no slope
-    by, at three sets of predictions.
+    values put in another order; of targets with several columns, each column by itself, and with
+    values far outside of its range too. And which outputs that the pipeline declares the loss has
+    no slope by. All of it at three sets of predictions.
 Why it hurts:
     Whatever the truth is, the loss and its gradient are the same: nothing about it can be learned,
     while the loss may well fall.
 A bad run:
-    cross_entropy(logits, logits.argmax(1)); a loss that takes the zenith for the azimuth twice.
+    cross_entropy(logits, logits.argmax(1)); a loss that takes the zenith for the azimuth twice;
+    targets[:, :1] in place of targets[:, :2].
 What to do:
     Hand the targets of the batch to the loss, all their columns.
 Limits:
     Training without targets, where the batch holds nothing beside what the model reads, is not
-    judged; where the loss compares two predictions, or rows with each other, it is a note. A loss
+    judged; where the loss compares two predictions, or rows with each other, it is a note. A column
+    of the targets that is left out is named where it is the truth of a declared output, or stands
+    beside a column of predictions; what else stands in the targets may be meant for the eye. A loss
     that the model computes itself is not seen.
 """
 
 from icediag.finding import Finding
-from icediag.loss_record import LossRecord
+from icediag.loss_record import IdleColumn, LossRecord
 from icediag.recording import Recording, Unjudged
 
 from .batch_leak import named
@@ -50,6 +54,39 @@ def _unused(record: LossRecord) -> Finding:
     )
 
 
+def _idle(record: LossRecord, idle: IdleColumn) -> Finding | None:
+    place = named(idle.path)
+    if idle.column is not None:
+        place = f"column {idle.column} of {place}"
+    if idle.output is not None:
+        of, beside = f", the truth of {idle.output},", ""
+        remedy = f"Compare {idle.output} with {place} of the batch."
+    elif idle.beside is not None:
+        has = "it has a slope" if idle.beside else "it has no slope"
+        of, beside = "", f"; {has} by the column of predictions beside it"
+        remedy = f"Compare the predictions with {place} of the batch, if it is a truth."
+    else:
+        return None  # what else stands in the targets
+    return Finding(
+        code=CODE,
+        name=NAME,
+        severity="note" if idle.beside and idle.output is None else "warning",
+        stage="loss",
+        message=(
+            f"With the predictions held still, {record.name} is the same bit for bit whatever "
+            f"{place}{of} holds{beside}."
+        ),
+        evidence={
+            "tensor": idle.path,
+            "column": idle.column,
+            "columns": idle.width,
+            "output": idle.output,
+        },
+        remedy=remedy,
+        location=record.location,
+    )
+
+
 def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     """Hold what moves the loss against what is in the batch."""
     record = recording.loss_probe
@@ -58,7 +95,11 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     if targets is None:
         return missing(record, ("loss", "targets", "dataset item"), NAME) or ()
     if set(targets.moving) - set(targets.flags):
-        return (_unused(record),) if record.unused else ()
+        found = [_unused(record)] if record.unused else []
+        # Of an output without a slope it is no news that its truth is not looked at.
+        idle = [one for one in record.idle if one.output not in record.unused]
+        found += [finding for one in idle if (finding := _idle(record, one)) is not None]
+        return tuple(found)
     if not targets.unread:
         return Unjudged(
             name=NAME,

@@ -41,6 +41,27 @@ class Targets:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IdleColumn:
+    """A column of the targets that changes neither the loss nor its slopes, whatever it holds.
+
+    Attributes:
+        path: The tensor of the batch.
+        column: Which column; None for a tensor that is a column by itself.
+        width: How many columns the tensor has.
+        output: The declared output that it is the truth of, by its name or by the order of the
+            outputs; None where that is not known.
+        beside: Whether the loss has a slope by the same column of predictions of the same shape;
+            None where there are none.
+    """
+
+    path: str
+    column: int | None
+    width: int
+    output: str | None = None
+    beside: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rows:
     """Which target moves the slope of which row of the predictions.
 
@@ -189,6 +210,7 @@ class LossRecord:
         periodic: Those whose domain is periodic.
         targets: What of the batch it goes by; None where that could not be tried.
         rows: Which target moves which row; None where that could not be tried.
+        idle: Columns of the targets that it does not go by.
         unused: Columns that the pipeline declares as outputs and that have no slope anywhere.
         points: The loss at predictions that are special.
         sweeps: The loss over ranges.
@@ -207,6 +229,7 @@ class LossRecord:
     periodic: tuple[str, ...] = ()
     targets: Targets | None = None
     rows: Rows | None = None
+    idle: tuple[IdleColumn, ...] = ()
     unused: tuple[str, ...] = ()
     points: tuple[Point, ...] = ()
     sweeps: tuple[Sweep, ...] = ()

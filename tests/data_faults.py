@@ -104,6 +104,15 @@ def squashed(pipeline: Pipeline, _: Site) -> Pipeline:
     return with_loss(pipeline, lambda p, b: own(p.softmax(-1), b))
 
 
+def column_left_out(pipeline: Pipeline, site: Site) -> Pipeline:
+    """The first column of the truth is taken twice."""
+    return with_loss(pipeline, with_targets(pipeline, site, lambda t: t[:, :1].repeat(1, 2)))
+
+
+def column_untrained(pipeline: Pipeline, _: Site) -> Pipeline:
+    return with_loss(pipeline, lambda p, b: (p[:, 0] - b["y"][:, 0]).square().mean())
+
+
 def bare_arccos(pipeline: Pipeline, _: Site) -> Pipeline:
     def loss(p: Any, b: Any) -> Tensor:
         truth = to_unit_vector(*b.targets.unbind(-1))
@@ -421,6 +430,16 @@ DATA_FAULTS: tuple[LearningFault, ...] = (
         stage=LOSS,
         # Labels of sequences are whole numbers, each there once: they look like numbers of samples.
         only=("icecube", "images", "regrouped"),
+    ),
+    LearningFault(
+        name="column-left-out", code="L20", strike=column_left_out, stage=LOSS, only=ICECUBE
+    ),
+    LearningFault(
+        name="column-untrained",
+        code="L20",
+        strike=column_untrained,
+        stage=LOSS,
+        only=("regrouped",),
     ),
     LearningFault(name="bare-arccos", code="L21", strike=bare_arccos, stage=LOSS, only=ICECUBE),
     LearningFault(name="overflow", code="L21", strike=overflowing, stage=LOSS, only=ICECUBE),

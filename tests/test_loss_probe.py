@@ -1,5 +1,6 @@
 """Losses probed away from their models: each fault has its finding, healthy losses have none."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -230,6 +231,71 @@ def test_a_seam() -> None:
     [finding], _ = judged(on_sky(half))
     assert (finding.name, finding.severity) == ("loss-ignores-targets", "warning")
     assert finding.evidence["unused"] == ("other",)
+
+
+#: What stands in targets beside the truth: a mask, a weight, a number, a value for the eye.
+BESIDE: dict[str, tuple[Callable[[Tensor], Tensor], Loss]] = {
+    "truth alone": (lambda y: y, lambda p, b: (p - b["t"]).square().mean()),
+    "number of the sample": (
+        lambda y: torch.cat([torch.arange(len(y))[:, None] * 3.0, y[:, :1]], 1),
+        lambda p, b: (p[:, 0] - b["t"][:, 1]).square().mean(),
+    ),
+    "mask of ones": (
+        lambda y: torch.cat([y[:, :1], torch.ones(len(y), 1)], 1),
+        lambda p, b: ((p[:, 0] - b["t"][:, 0])[b["t"][:, 1] > 0.5]).square().mean(),
+    ),
+    "weight": (
+        lambda y: torch.cat([y[:, :1], y[:, 1:].abs()], 1),
+        lambda p, b: (b["t"][:, 1] * (p[:, 0] - b["t"][:, 0]).square()).mean(),
+    ),
+    "for the eye": (
+        lambda y: torch.cat([y, y[:, :1].exp()], 1),
+        lambda p, b: (p - b["t"][:, :2]).abs().mean(),
+    ),
+    "threshold far off": (
+        lambda y: y,
+        lambda p, b: (p[:, 0] - b["t"][:, 0] - 0.1 * (b["t"][:, 1] > 9).float()).abs().mean(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_stands_beside_the_truth_is_no_finding(name: str) -> None:
+    table, loss = BESIDE[name]
+    made = numbers(loss)
+    ys = table(torch.stack([sample["y"] for sample in made.dataset]))
+    samples = [sample | {"t": y} for sample, y in zip(made.dataset, ys, strict=True)]
+    assert judged(dataclasses.replace(made, dataset=samples))[0] == ()
+
+
+def test_a_column_of_the_targets_that_is_left_out() -> None:
+    declared: dict[str, Any] = {"outputs": {"first": Domain(-9, 9), "second": Domain(-9, 9)}}
+
+    def twice(p: Tensor, b: Batch) -> Tensor:
+        return (p - b["y"][:, :1]).square().mean()
+
+    def once(p: Tensor, b: Batch) -> Tensor:
+        return (p[:, 0] - b["y"][:, 0]).square().mean()
+
+    [finding], _ = judged(numbers(twice, **declared))
+    assert (finding.name, finding.severity) == ("loss-ignores-targets", "warning")
+    assert (finding.evidence["column"], finding.evidence["output"]) == (1, "second")
+    assert [f.severity for f in judged(numbers(twice))[0]] == ["note"]
+    [finding], _ = judged(numbers(once))
+    assert (finding.severity, finding.evidence["column"]) == ("warning", 1)
+    # Of an output that is not trained at all one finding is enough.
+    [finding], _ = judged(numbers(once, **declared))
+    assert finding.evidence["unused"] == ("second",)
+
+
+def test_a_truth_in_a_field_of_its_own_that_is_left_out() -> None:
+    def direction(p: Tensor, b: Batch) -> Tensor:
+        return (p - b["azimuth"][:, None]).square().mean()
+
+    made = numbers(direction, outputs={"azimuth": Domain(-9, 9), "zenith": Domain(-9, 9)})
+    samples = [s | {"azimuth": s["y"][0], "zenith": s["y"][1]} for s in made.dataset]
+    [finding], _ = judged(dataclasses.replace(made, dataset=samples))
+    assert (finding.severity, finding.evidence["tensor"]) == ("warning", "zenith")
 
 
 def test_what_cannot_be_probed_is_said() -> None:

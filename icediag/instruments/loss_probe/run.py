@@ -17,10 +17,11 @@ from icediag.instruments.rebuild import rebuilt
 from icediag.instruments.record import prepared
 from icediag.instruments.stages import location_of
 from icediag.instruments.trees import leaves, move
-from icediag.loss_record import LossRecord, Point, Rows, Seam, Sweep, Targets, Where
+from icediag.loss_record import IdleColumn, LossRecord, Point, Rows, Seam, Sweep, Targets, Where
 from icediag.pipeline import Pipeline
 from icediag.recording import Unjudged
 
+from .columns import idle_columns
 from .points import STEPS, Finder, look_at
 from .probe import Probe, still
 from .rotations import rotations
@@ -142,6 +143,7 @@ class _Probing:
             by_samples, seen = self.by_samples, targets
             rows = self._try("rows", lambda: look_at_rows(probe, seen, by_samples=by_samples))
         spaces = spaces_of(self.pipeline, probe)
+        idle = self._try("columns of the targets", lambda: self._idle(probe, targets, spaces), ())
         points, best = self._points(probe, spaces, targets)
         if best is not None and targets is not None and rows is not None and not rows.own:
             # Where all predictions lie on one side of all truths, |p - t| has but one slope.
@@ -170,6 +172,7 @@ class _Probing:
             periodic=tuple(k for k, domain in self.pipeline.outputs.items() if domain.periodic),
             targets=targets,
             rows=rows,
+            idle=idle,
             unused=self._try("unused outputs", lambda: self._unused(probe), ()),
             points=tuple(points),
             sweeps=tuple(swept),
@@ -263,6 +266,14 @@ class _Probing:
     def _look(self, probe: Probe, where: Where, values: Any, spaces: Any) -> list[Point]:
         point = self._try(f"{where} predictions", lambda: look_at(probe, where, values, spaces))
         return [] if point is None else [point]
+
+    def _idle(
+        self, probe: Probe, targets: Targets | None, spaces: dict[str, Space]
+    ) -> tuple[IdleColumn, ...]:
+        """Columns of the targets that the loss leaves out."""
+        if targets is None:
+            return ()
+        return idle_columns(probe, targets, spaces, list(self.pipeline.outputs))
 
     def _unused(self, probe: Probe) -> tuple[str, ...]:
         """Declared output columns of a table that have no slope, at three sets of predictions."""

@@ -52,7 +52,7 @@ def look_at_targets(
         except Exception:  # what breaks where this is changed goes by it
             moved = True
         else:
-            moved = not _same(before, after)
+            moved = not same(before, after)
         if moved:
             moving.append(path)
             if tensor.dtype == torch.bool:
@@ -74,7 +74,8 @@ def look_at_targets(
     )
 
 
-def _same(one: tuple[float, Values], other: tuple[float, Values]) -> bool:
+def same(one: tuple[float, Values], other: tuple[float, Values]) -> bool:
+    """Whether loss and slopes agree bit for bit."""
     return (
         one[0] == other[0]
         and set(one[1]) == set(other[1])
