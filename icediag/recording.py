@@ -184,14 +184,14 @@ class RaggedRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PaddingRecord:
-    """A padding mask that was recognised by its count.
+    """Padding: a mask that was recognised by its count, or a tensor of one value beyond lengths.
 
     Attributes:
         stage: Where it was seen first.
         path: Which tensor.
         slots: Entries of the mask.
         used: Entries that hold something.
-        padding_is: Which value of the mask means padding.
+        padding_is: Which value of the mask means padding; None where it is no mask of booleans.
         holds: What the used entries are, e.g. "doms + events".
     """
 
@@ -199,7 +199,7 @@ class PaddingRecord:
     path: str
     slots: int
     used: int
-    padding_is: bool
+    padding_is: bool | None
     holds: str
 
     @property

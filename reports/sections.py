@@ -36,10 +36,10 @@ def padding(recording: Recording) -> Text | None:
         return None
     text = Text()
     for record in recording.padding:
+        mask = "" if record.padding_is is None else f", {record.padding_is} is padding"
         text.append(
             f"\npadding: {100 * record.padding_share:.1f} % of {record.slots:,} slots are empty, "
-            f"{record.used:,} hold {record.holds} ({record.stage}: {record.path}, "
-            f"{record.padding_is} is padding)"
+            f"{record.used:,} hold {record.holds} ({record.stage}: {record.path}{mask})"
         )
     return text
 

@@ -23,8 +23,8 @@ from icediag.instruments.features import record_features
 from icediag.instruments.features.columns import facts_of
 from icediag.instruments.features.labels import Line
 from icediag.instruments.features.numbers import Numbers, exact_to, grid_of
-from icediag.instruments.features.slots import Slots
 from icediag.instruments.features.trace import ordered
+from icediag.instruments.slots import Slots
 from icediag.recording import Recording, Unjudged
 from tests.pipelines import deepsets, graphs, images, language, odd, sequences, wild
 
@@ -667,6 +667,15 @@ def test_slots_from_lengths_masks_and_sorted_samples() -> None:
         ({"x": table, "m": table[..., 0] == 0}, {}),
     ):
         assert Slots(batch, lengths, 3).of[3, 4].astype(int).tolist() == kept
+    # Padded to one size: no sample fills all slots; lengths must fit what lies before them.
+    longer = torch.cat([table, torch.zeros(3, 2, 2)], 1)
+    fixed = [[*row, 0, 0] for row in kept]
+    assert Slots({"x": longer}, {"x": [2, 4, 1]}, 3).of[3, 6].astype(int).tolist() == fixed
+    assert not Slots({"x": longer, "class": torch.tensor([5, 5, 4])}, {}, 3).of
+    # A tokenizer's mask of whole numbers.
+    ids, mask = torch.arange(18).reshape(3, 6), torch.tensor(fixed)
+    assert Slots({"ids": ids, "mask": mask}, {}, 3).of[3, 6].astype(int).tolist() == fixed
+    assert not Slots({"ids": mask.flip(1)}, {}, 3).of
     order = torch.tensor([1, 0, 2])
     [by_length] = Slots({"x": table[order]}, {"x": [2, 4, 1]}, 3).of.values()
     assert by_length.sum(1).tolist() == [4, 2, 1]

@@ -245,6 +245,48 @@ def test_padding_to_a_size_that_is_always_the_same() -> None:
     assert finding.evidence["useful"] == pytest.approx(sum(LENGTHS) / len(LENGTHS) / 64)
 
 
+class OnSlots(nn.Module):
+    """Attention within slots, of which lengths tell which are empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter = nn.Linear(3, WIDTH)
+        self.attend = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+
+    def forward(self, batch: Batch) -> Tensor:
+        slots = self.enter(batch["slots"])
+        empty = torch.arange(slots.shape[1]) >= batch["lengths"][:, None]
+        mixed, _ = self.attend(slots, slots, slots, key_padding_mask=empty, need_weights=False)
+        filled: Tensor = mixed.masked_fill(empty[..., None], 0)
+        return filled.sum((1, 2))
+
+
+@pytest.mark.parametrize(("size", "alarms"), [(64, True), (12, False)])
+def test_padding_that_only_lengths_tell(size: int, alarms: bool) -> None:
+    # The longest is cut to what there is, and no other comes near it.
+    sizes = (7, 6, 70, 5, 8, 7, 6, 7, 6, 8, 5, 6, 7, 6)
+
+    def collate_lengths(points: list[Tensor]) -> Batch:
+        slots = torch.zeros(len(points), size, 3)
+        for row, sample in zip(slots, points, strict=True):
+            row[: len(sample)] = sample[:size]
+        lengths = torch.tensor([min(len(sample), size) for sample in points])
+        return {"slots": slots, "lengths": lengths}
+
+    built = made(lengths=sizes, collate=collate_lengths, model=OnSlots())
+    recording = examine(built, needs=NEEDS)
+    [padding] = recording.padding
+    used = sum(min(n, size) for n in sizes)
+    assert (padding.slots, padding.used) == (len(sizes) * size, used)
+    diagnosis = judge(recording, CHECKS)
+    if alarms:
+        finding = only(diagnosis, "P03")
+        assert finding.severity == "warning" and finding.evidence["padded_to"] == size
+        assert finding.evidence["useful"] == pytest.approx(used / len(sizes) / size)
+    else:
+        assert none(diagnosis, "P03")
+
+
 def wide(net: Any, rows: Tensor, batch: Batch) -> Tensor:
     scaled = rows * torch.linspace(0, 1, WIDTH, dtype=torch.float64)  # wide
     for _ in range(10):

@@ -1,18 +1,28 @@
 """Compose: what two runs of a pipeline have shown, written down as a `Recording`."""
 
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from icediag.pipeline import Pipeline
-from icediag.recording import Facts, ParameterRecord, Recording, Role, StageRecord, TensorRecord
+from icediag.recording import (
+    Facts,
+    PaddingRecord,
+    ParameterRecord,
+    Recording,
+    Role,
+    StageRecord,
+    TensorRecord,
+)
 
 from .axes import Axes
 from .flow import FEW_COLUMNS, VALUED_CALLS, SeenStage, SeenTensor
 from .naming import Run, item_axes, name_axes, tensor_axes
-from .ragged import find_padding
+from .ragged import Ragged, find_padding
+from .slots import Slots
 from .trees import leaves
 from .values import merge
 
@@ -36,6 +46,8 @@ def compose(
         parameters: Gradients by part of the model.
     """
     axes, ragged = name_axes(run, small, n_samples)
+    slots = Slots(run.batch, run.lengths, n_samples) if run.batch is not None else None
+    of_slots = tuple(_of_slots(slots, axes, ragged)) if slots is not None else ()
     raw_columns = _raw_columns(pipeline, run.batch) if run.batch is not None else {}
     stages = tuple(
         _stage(key, stage, run, small, axes, collected, raw_columns)
@@ -61,11 +73,47 @@ def compose(
         axis_notes=axes.notes,
         stages=stages,
         ragged=tuple(axis.record() for axis in ragged),
-        padding=tuple(find_padding(reversed(masks.values()), ragged)),
+        padding=_with(tuple(find_padding(reversed(masks.values()), ragged)), of_slots),
         parameters=parameters,
         not_judged=tuple(run.not_judged),
         versions={"torch": torch.__version__, "python": platform.python_version()},
     )
+
+
+def _of_slots(slots: Slots, axes: Axes, ragged: list[Ragged]) -> Iterator[PaddingRecord]:
+    """Padding of collate that no mask tells; lengths that were not known yet go to `ragged`."""
+    for (n_samples, n), kept in slots.of.items():
+        path = slots.path[n_samples, n]
+        lengths = torch.from_numpy(kept.sum(1))
+        known = next((axis for axis in ragged if _fills(axis.lengths, lengths, n)), None)
+        if known is None or int(known.lengths.max()) > n:
+            outer = next((name for name, size in axes.sizes().items() if size == n_samples), None)
+            if outer is None:
+                continue
+            taken = any(axis.inner == "filled slots" for axis in ragged)
+            known = Ragged(f"filled slots of {path}" if taken else "filled slots", outer, lengths)
+            ragged.append(known)
+        yield PaddingRecord(
+            stage="collate",
+            path=path,
+            slots=n_samples * n,
+            used=int(lengths.sum()),
+            padding_is=None,
+            holds=known.inner,
+        )
+
+
+def _fills(lengths: Tensor, filled: Tensor, n: int) -> bool:
+    """Whether these are the lengths that fill the slots, cut to what there is."""
+    return lengths.shape == filled.shape and bool((lengths.clamp(max=n) == filled).all())
+
+
+def _with(
+    masks: tuple[PaddingRecord, ...], of_slots: tuple[PaddingRecord, ...]
+) -> tuple[PaddingRecord, ...]:
+    """Masks, and what slots tell of tensors of other sizes."""
+    sizes = {(mask.slots, mask.used) for mask in masks}
+    return (*masks, *(one for one in of_slots if (one.slots, one.used) not in sizes))
 
 
 def _stage(

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from icediag.features_record import ColumnFacts, FeatureColumn, FeatureTable
 from icediag.instruments.origins import MOST_COLUMNS, index_tensors
 from icediag.instruments.recognise import Column, recognise
+from icediag.instruments.slots import Slots
 from icediag.instruments.trees import leaves
 from icediag.pipeline import Pipeline
 from icediag.provenance_record import Origin
 
-from .slots import Slots
 from .trace import Met, Used
 
 F64 = npt.NDArray[np.float64]

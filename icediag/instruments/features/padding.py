@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from icediag.features_record import PaddedStatistic
 from icediag.instruments.bounds.dispatch import name_of, tensors_of
 from icediag.instruments.operations import OperationMode
+from icediag.instruments.slots import Slots, padded_leaves
 
 from .labels import Line
-from .slots import Slots, padded_leaves
 
 #: Padded slots that are added.
 EXTRA = 3

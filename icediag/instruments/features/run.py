@@ -26,13 +26,13 @@ from icediag.instruments.preserve import preserved, unchanged
 from icediag.instruments.reasons import reason_of
 from icediag.instruments.record import follow
 from icediag.instruments.samples import read_samples
+from icediag.instruments.slots import Slots
 from icediag.instruments.trees import move
 from icediag.pipeline import Pipeline
 
 from .columns import Names, Source, facts_of, table_of
 from .labels import Line, Twice
 from .padding import Statistics, compare, longer, still
-from .slots import Slots
 from .state import Loose, judge_loose, loose_state
 from .trace import Trace
 
@@ -288,7 +288,7 @@ def _pad(
             batch = _batch_of(pipeline, samples, device, seed)
             slots = Slots(batch, few, len(samples))
             if not slots.of:
-                return "the first samples are all of one length"
+                return f"none of the first {len(samples)} samples is padded"
             undo = longer(batch, slots) if more else []
             flow = Flow(None)
             flow.batch = batch

@@ -19,7 +19,12 @@ class Slots:
     """Padding of a batch, told from lengths.
 
     Lengths are those of the samples as the data set gave them, or a tensor of the batch that has
-    one entry a sample and the number of slots as its largest, or a mask whose rows change once.
+    one entry a sample, or a mask whose rows change once. Where no sample fills all slots, as with
+    batches that are padded to one size, what lies before the lengths must tell them too.
+
+    Attributes:
+        of: Samples and slots -> which slots hold something, samples first.
+        path: Samples and slots -> the tensor that told it.
 
     Args:
         batch: What collate gave.
@@ -29,26 +34,33 @@ class Slots:
 
     def __init__(self, batch: Any, lengths: dict[str, list[int]], n_samples: int) -> None:
         self.of: dict[tuple[int, int], Bools] = {}
+        self.path: dict[tuple[int, int], str] = {}
         tensors = [(path, tensor) for path, tensor in leaves(batch) if tensor.numel()]
         given = [np.asarray(sizes) for sizes in lengths.values()]
         given += [_ints(tensor) for _, tensor in tensors if _counts(tensor, n_samples)]
         for sizes in given:
             # Collate functions for packed sequences sort by length.
             for order in (sizes, np.sort(sizes)[::-1]):
-                for _, tensor in tensors:
+                for path, tensor in tensors:
                     if tensor.ndim < 2 or tensor.shape[0] != n_samples:
                         continue
                     # A language model is given all tokens but the last, and is to say the next.
                     n = tensor.shape[1]
-                    if n not in (order.max(), order.max() - 1):
+                    if n < order.max() - 1:
                         continue
                     kept = np.arange(n) < order[:, None]
-                    if not kept.all() and _constant_outside(tensor, kept):
-                        self.of.setdefault((n_samples, n), kept)
-        for _, tensor in tensors:
+                    if kept.all() or not _constant_outside(tensor, kept):
+                        continue
+                    if n <= order.max() or _told_inside(tensor, order):
+                        self._add((n_samples, n), path, kept)
+        for path, tensor in tensors:
             kept_of_mask = _mask(tensor, n_samples)
             if kept_of_mask is not None:
-                self.of.setdefault((tensor.shape[0], tensor.shape[1]), kept_of_mask)
+                self._add((tensor.shape[0], tensor.shape[1]), path, kept_of_mask)
+
+    def _add(self, sizes: tuple[int, int], path: str, kept: Bools) -> None:
+        self.of.setdefault(sizes, kept)
+        self.path.setdefault(sizes, path)
 
     def kept(self, shape: tuple[int, ...]) -> Bools | None:
         """For a table with these axes before flattening, which of its rows hold something.
@@ -90,9 +102,32 @@ def _constant_outside(tensor: Tensor, kept: Bools) -> bool:
     return bool((outside == outside[:1]).all())
 
 
+def _told_inside(tensor: Tensor, lengths: npt.NDArray[Any]) -> bool:
+    """Whether most samples' last row is no padding: lengths that say nothing would miss it."""
+    values = tensor.detach().cpu()
+    rows = torch.from_numpy(np.flatnonzero(lengths > 0))
+    if 2 * len(rows) <= len(values):
+        return False
+    last = torch.from_numpy(lengths.astype(np.int64))[rows] - 1
+    empty = values[:, -1][int(np.argmin(lengths))]
+    differs = (values[rows, last] != empty).reshape(len(rows), -1).any(1)
+    return bool(2 * differs.sum() > len(values))
+
+
 def _mask(tensor: Tensor, n_samples: int) -> Bools | None:
-    """The slots that a boolean mask keeps, where each of its rows changes once at most."""
-    if tensor.dtype != torch.bool or tensor.ndim != 2 or tensor.shape[0] != n_samples:
+    """The slots that a mask keeps, where each of its rows changes once at most.
+
+    Tokenizers give masks of whole numbers, 1 for a token and 0 for padding.
+    """
+    if tensor.ndim != 2 or tensor.shape[0] != n_samples or tensor.shape[1] < 2:
+        return None
+    if tensor.dtype in (torch.int64, torch.int32, torch.uint8):
+        values = tensor.detach().cpu().numpy()
+        of_numbers: Bools = values == 1
+        ordered = bool((of_numbers[:, :-1] >= of_numbers[:, 1:]).all())
+        masks = ordered and of_numbers[:, 0].all() and not of_numbers.all()
+        return of_numbers if masks and ((values == 0) | of_numbers).all() else None
+    if tensor.dtype != torch.bool:
         return None
     mask: Bools = tensor.detach().cpu().numpy()
     if mask.shape[1] < 2 or mask.all() or not mask.any():
