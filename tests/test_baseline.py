@@ -41,7 +41,7 @@ class Angle(torch.nn.Module):
     def forward(self, x):
         return torch.sigmoid(self.linear(x)) * math.pi
 """
-SMALL = ("--pipeline", "small_pipeline:pipeline", "--select", "B01")
+SMALL = ("--pipeline", "small_pipeline:pipeline", "--select", "B01", "--quick")
 
 
 def loop(line: int, **more: Any) -> Finding:
