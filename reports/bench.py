@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 
 
 def render_bench(rows: "Sequence[BenchRow]", *, width: int = 80) -> str:
-    """Render timings as a table with medians, and quartiles of the ratios."""
+    """Render timings as a table with medians, and quartiles of the ratios.
+
+    `cpu` is the ratio in processor time.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
     table.add_column("part", overflow="fold")
     table.add_column("beside", overflow="fold")
-    for name in ("ms", "beside ms", "ratio", "quartiles", "pairs"):
+    for name in ("ms", "beside ms", "ratio", "quartiles", "cpu", "pairs"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -28,6 +31,7 @@ def render_bench(rows: "Sequence[BenchRow]", *, width: int = 80) -> str:
             number(row.yardstick_ms),
             f"{row.ratio:.2f}",
             f"{row.ratio_low:.2f}-{row.ratio_high:.2f}",
+            f"{row.processor_ratio:.2f}",
             str(row.pairs),
         )
     stream = io.StringIO()

@@ -218,13 +218,13 @@ def test_facts_are_the_same_on_any_number_of_threads(
     monkeypatch.setattr(pieces, "PIECE", 1000)
     monkeypatch.setattr(pieces, "SHARED", 2000)
     found, working = [], set()
-    zeros = pieces._Desk._zeros
+    sums = pieces._Desk.sums
 
-    def count(desk: Any, piece: Any) -> int:
+    def noted(desk: Any, values: Any, shift: float) -> Any:
         working.add(threading.get_ident())
-        return zeros(desk, piece)
+        return sums(desk, values, shift)
 
-    monkeypatch.setattr(pieces._Desk, "_zeros", count)
+    monkeypatch.setattr(pieces._Desk, "sums", noted)
     for threads in (1, 2, 3, 64):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         found.append(facts_of(tensor))

@@ -12,11 +12,17 @@ def bench(
         int, typer.Option("--events", min=2, metavar="N", help="Simulated events in the batch.")
     ] = 256,
     repeats: Annotated[
-        int, typer.Option("--repeats", min=3, metavar="N", help="Timings of each part.")
+        int,
+        typer.Option(
+            "--repeats", min=3, metavar="N", help="Timings of each part; of slow ones fewer."
+        ),
     ] = 30,
     seed: Seed = 0,
 ) -> int:
-    """Time collate, packing, recording and watching beside their yardsticks, in turn."""
+    """Time collate, packing, recording and watching beside their yardsticks, in turn.
+
+    Ratios are taken pair by pair, by the clock on the wall and (cpu) by the processor's.
+    """
     from rich.console import Console
 
     from icediag.instruments.bench import measure

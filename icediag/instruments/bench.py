@@ -1,7 +1,8 @@
 """Bench: parts of the built-in training step, each timed in turn with its yardstick.
 
-Part and yardstick take turns within one run, so that a machine that slows down slows both; the
-ratio is taken pair by pair. Nothing here passes or fails.
+Part and yardstick take turns within one run, each of them first in every other pair, so that a
+machine that slows down slows both. Ratios are taken pair by pair, by the clock on the wall and by
+the processor's, which other programs disturb less. Nothing here passes or fails.
 """
 
 import statistics
@@ -22,6 +23,9 @@ from .record import record
 
 Clock = Callable[[], float]
 
+#: Seconds after which slow parts are not timed again, and pairs that they are timed at least.
+SECONDS, FEWEST = 60.0, 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRow:
@@ -35,6 +39,7 @@ class BenchRow:
         ratio: Median of the ratios part / yardstick, pair by pair.
         ratio_low: Their lower quartile.
         ratio_high: Their upper quartile.
+        processor_ratio: Median of the ratios in processor time, of all threads together.
         pairs: Number of pairs.
     """
 
@@ -45,6 +50,7 @@ class BenchRow:
     ratio: float
     ratio_low: float
     ratio_high: float
+    processor_ratio: float
     pairs: int
 
 
@@ -55,7 +61,9 @@ def compare(
     run_yardstick: Callable[[], Any],
     *,
     repeats: int,
+    seconds: float = SECONDS,
     clock: Clock = time.perf_counter,
+    processor: Clock = time.process_time,
 ) -> BenchRow:
     """Time two functions in turn, after one run of each that is not counted.
 
@@ -64,29 +72,38 @@ def compare(
         yardstick: Name of the second.
         run_part: The first.
         run_yardstick: The second.
-        repeats: Pairs of timings.
+        repeats: Pairs of timings, at most.
+        seconds: After so many there are no more pairs than `FEWEST`.
         clock: Seconds; passed in for tests.
+        processor: Seconds of work, on all threads; passed in for tests.
     """
-    run_part()
-    run_yardstick()
-    pairs = []
-    for _ in range(repeats):
-        start = clock()
-        run_part()
-        middle = clock()
-        run_yardstick()
-        pairs.append((middle - start, clock() - middle))
-    ratios = [first / second for first, second in pairs]
-    low, middle_ratio, high = statistics.quantiles(ratios, n=4)
+    runs = (run_part, run_yardstick)
+    for run in runs:
+        run()
+    # (seconds, seconds of work) of part and yardstick, pair by pair
+    pairs: list[list[tuple[float, float]]] = []
+    began = clock()
+    while len(pairs) < repeats and (len(pairs) < FEWEST or clock() - began < seconds):
+        pair = [(0.0, 0.0), (0.0, 0.0)]
+        for i in (0, 1) if len(pairs) % 2 == 0 else (1, 0):
+            start, worked = clock(), processor()
+            runs[i]()
+            pair[i] = (clock() - start, processor() - worked)
+        pairs.append(pair)
+    # A clock that ticks slowly may show nothing at all.
+    tick = 1e-9
+    ratios = [[(part[i] + tick) / (stick[i] + tick) for part, stick in pairs] for i in (0, 1)]
+    low, middle, high = statistics.quantiles(ratios[0], n=4)
     return BenchRow(
         part=part,
         yardstick=yardstick,
-        part_ms=1e3 * statistics.median(first for first, _ in pairs),
-        yardstick_ms=1e3 * statistics.median(second for _, second in pairs),
-        ratio=middle_ratio,
+        part_ms=1e3 * statistics.median(part[0] for part, _ in pairs),
+        yardstick_ms=1e3 * statistics.median(stick[0] for _, stick in pairs),
+        ratio=middle,
         ratio_low=low,
         ratio_high=high,
-        pairs=repeats,
+        processor_ratio=statistics.median(ratios[1]),
+        pairs=len(pairs),
     )
 
 
@@ -95,7 +112,7 @@ def measure(n_events: int, *, repeats: int, seed: int = 0) -> list[BenchRow]:
 
     Args:
         n_events: Events in the batch.
-        repeats: Pairs of timings; for the slow ones, a tenth of them, at least 3.
+        repeats: Pairs of timings, at least 2; of slow parts fewer, see `compare`.
         seed: Of the simulation and the weights.
     """
     built = pipeline(n_events=n_events, batch_size=n_events, seed=seed)
@@ -103,7 +120,6 @@ def measure(n_events: int, *, repeats: int, seed: int = 0) -> list[BenchRow]:
     batch = built.collate(events)
     network = built.model
     width = network.config.d_model
-    few = max(3, repeats // 10)
 
     def rows_and_index() -> None:
         torch.cat([event.pulse_features for event in events])
@@ -149,7 +165,7 @@ def measure(n_events: int, *, repeats: int, seed: int = 0) -> list[BenchRow]:
                 "packing in one rectangle",
                 lambda: pack_one_by_one(doms, cls, batch),
                 lambda: pack(doms, cls, rectangle),
-                repeats=few,
+                repeats=repeats,
             )
         )
     recordings: tuple[tuple[str, Callable[[], Any]], ...] = (
@@ -164,7 +180,7 @@ def measure(n_events: int, *, repeats: int, seed: int = 0) -> list[BenchRow]:
                 "forward and backward, unrecorded",
                 recorded,
                 whole_step,
-                repeats=few,
+                repeats=repeats,
             )
         )
     return rows

@@ -19,7 +19,7 @@ from .declared import Declared, declared_in
 from .layouts import ragged_axes, sizes_of
 from .looked import Looked, version_of
 from .signatures import arguments_of, hints_of, owner_of
-from .stages import FunctionStage, location_of, wrapped
+from .stages import FunctionStage, Places, location_of, wrapped
 from .trees import leaves
 from .values import Values
 
@@ -113,6 +113,12 @@ class Flow:
         key = self._open.pop()
         if error is not None:
             self.stages[key].failed = type(error).__name__
+
+    @property
+    def looks(self) -> bool:
+        """Whether anybody looks at the values of tensors."""
+        own = type(self).note_tensor is not Flow.note_tensor
+        return own or self._values is not None or bool(self._lookers)
 
     @property
     def innermost(self) -> tuple[str, ...] | None:
@@ -256,8 +262,10 @@ def watched_modules(flow: Flow, model: nn.Module, skip: list[str]) -> Iterator[N
 
 
 @contextmanager
-def watched_functions(flow: Flow, stages: list[FunctionStage], model: Any) -> Iterator[None]:
-    """Watch functions."""
+def watched_functions(
+    flow: Flow, stages: list[FunctionStage], model: Any, places: Places | None = None
+) -> Iterator[None]:
+    """Watch functions; arguments as for `wrapped`."""
 
     def wrapper(stage: FunctionStage) -> Callable[..., Any]:
         def stand_in(*args: Any, **kwargs: Any) -> Any:
@@ -276,5 +284,5 @@ def watched_functions(flow: Flow, stages: list[FunctionStage], model: Any) -> It
 
         return stand_in
 
-    with wrapped(stages, wrapper, model):
+    with wrapped(stages, wrapper, model, places):
         yield

@@ -24,6 +24,10 @@ ADDED = 64
 SHARED = 1 << 18
 
 
+#: Of a piece: low, high, zeros, total, squares, as in `Sums`.
+Part = tuple[Any, Any, int, float, float]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sums:
     """What was counted and added.
@@ -60,16 +64,16 @@ class Pieces:
         Returns:
             None where not all values are finite.
         """
-        pieces = [values[start : start + PIECE] for start in range(0, values.size, PIECE)]
         n = min(torch.get_num_threads(), values.size // SHARED)
         if n <= 1:
-            return _together(self._desks[0].sums(pieces, shift))
+            return _together(self._desks[0].sums(values, shift))
         if self._threads is None:
             self._threads = ThreadPoolExecutor(n - 1)
         self._desks += [_Desk() for _ in range(n - len(self._desks))]
         # In whole pieces, and together in their order: on any number of threads it is the same.
-        cuts = [len(pieces) * i // n for i in range(n + 1)]
-        shares = [pieces[start:end] for start, end in itertools.pairwise(cuts)]
+        n_pieces = -(-values.size // PIECE)
+        cuts = [n_pieces * i // n * PIECE for i in range(n + 1)]
+        shares = [values[start:end] for start, end in itertools.pairwise(cuts)]
         others = [
             self._threads.submit(desk.sums, share, shift)
             for desk, share in zip(self._desks[1:], shares[1:], strict=False)
@@ -84,16 +88,12 @@ class Pieces:
             self._threads = None
 
 
-def _together(parts: list[Sums | None]) -> Sums | None:
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
+def _together(parts: list[Part | None]) -> Sums | None:
+    if parts[-1] is None or None in parts:
         return None
+    lows, highs, zeros, totals, squares = zip(*parts, strict=True)  # type: ignore[arg-type]
     return Sums(
-        low=min(part.low for part in known),
-        high=max(part.high for part in known),
-        zeros=sum(part.zeros for part in known),
-        total=sum(part.total for part in known),
-        squares=sum(part.squares for part in known),
+        low=min(lows), high=max(highs), zeros=sum(zeros), total=sum(totals), squares=sum(squares)
     )
 
 
@@ -104,29 +104,34 @@ class _Desk:
         self._flags = np.empty(0, bool)
         self._apart: dict[Any, NDArray[Any]] = {}
 
-    def sums(self, pieces: list[NDArray[Any]], shift: float) -> list[Sums | None]:
-        """Add up each piece; None in the place of the first that is not finite, and no more."""
-        parts: list[Sums | None] = []
-        for piece in pieces:
-            low, high = piece.min(), piece.max()
-            if not (math.isfinite(low) and math.isfinite(high)):
-                return [*parts, None]
-            largest = max(abs(float(low)), abs(float(high)), abs(shift))
-            zeros = self._zeros(piece) if low <= 0 <= high else 0
-            # float32 could neither hold the squares of these nor, of integers, all digits.
-            wide = piece.dtype.kind != "f" or not 1e-12 < largest < 1e15
-            apart = piece.astype(np.float64) if wide else piece
-            with np.errstate(over="ignore", invalid="ignore"):
-                apart = self._minus(apart, shift) if shift else apart
-                total, squares = _sum(apart), float(np.dot(apart, apart))
-            parts.append(Sums(low=low, high=high, zeros=zeros, total=total, squares=squares))
-        return parts
+    def sums(self, values: NDArray[Any], shift: float) -> list[Part | None]:
+        """Add up each piece; None in the place of the first that is not finite, and no more.
 
-    def _zeros(self, piece: NDArray[Any]) -> int:
-        if self._flags.size < piece.size:
-            self._flags = np.empty(piece.size, bool)
-        # Of truth values, which numpy counts fast.
-        return int(np.count_nonzero(np.equal(piece, 0, out=self._flags[: piece.size])))
+        A call takes a microsecond and what it does to a piece about five, so there are as few as
+        can be.
+        """
+        parts: list[Part | None] = []
+        floating, nothing = values.dtype.kind == "f", values.dtype.type(0)
+        if self._flags.size < min(values.size, PIECE):
+            self._flags = np.empty(PIECE, bool)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in range(0, values.size, PIECE):
+                piece = values[start : start + PIECE]
+                low, high = np.minimum.reduce(piece), np.maximum.reduce(piece)
+                first, last = float(low), float(high)
+                if not (math.isfinite(first) and math.isfinite(last)):
+                    return [*parts, None]
+                zeros = 0
+                if first <= 0 <= last:
+                    flags = np.equal(piece, nothing, out=self._flags[: piece.size])
+                    zeros = int(np.count_nonzero(flags))
+                # float32 could neither hold the squares of these nor, of integers, all digits.
+                wide = not (floating and 1e-12 < max(-first, last, abs(shift)) < 1e15)
+                apart = piece.astype(np.float64) if wide else piece
+                if shift:
+                    apart = self._minus(apart, shift)
+                parts.append((low, high, zeros, _sum(apart), float(np.dot(apart, apart))))
+        return parts
 
     def _minus(self, piece: NDArray[Any], shift: float) -> NDArray[Any]:
         held = self._apart.get(piece.dtype)
@@ -140,7 +145,9 @@ def _sum(values: NDArray[Any]) -> float:
     """Sum: short columns as they are, which is fast, and then as doubles, which is exact enough."""
     rows = values.size // ADDED
     if rows == 0:
-        return float(values.sum(dtype=np.float64))
+        return float(np.add.reduce(values, dtype=np.float64))
     columns = np.add.reduce(values[: rows * ADDED].reshape(ADDED, rows), axis=0)
-    rest = values[rows * ADDED :].sum(dtype=np.float64)
-    return float(columns.sum(dtype=np.float64) + rest)
+    total = float(np.add.reduce(columns, dtype=np.float64))
+    if rows * ADDED < values.size:
+        total += float(np.add.reduce(values[rows * ADDED :], dtype=np.float64))
+    return total

@@ -124,7 +124,8 @@ class _Attributes:
             self._module.__class__ = self._type
         self._put_back(vars(self._module), self._held)
         for container, before in self._containers:
-            self._put_back(container, before)
+            if container or before:
+                self._put_back(container, before)
 
     @staticmethod
     def _put_back(container: Any, before: Any) -> None:

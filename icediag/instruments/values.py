@@ -169,7 +169,10 @@ def _read_on_cpu(tensor: Tensor, pieces: Pieces) -> Facts:
     wide = _widened(tensor).resolve_neg()
     values = _in_memory(wide).numpy()
     sample = _sample(wide).numpy()
-    middle = np.partition(sample, (sample.size - 1) // 2)[(sample.size - 1) // 2]
+    half = (sample.size - 1) // 2
+    # A copy, which lies together where the sample does not.
+    sample = np.partition(sample, half)
+    middle = sample[half]
     # Sums are taken from a point among the values, so that a small spread far from 0 survives.
     shift = float(middle) if math.isfinite(middle) else 0.0
     if values.size > EXACT_MEDIAN and wide.is_floating_point() and abs(shift) <= _spread(sample):
