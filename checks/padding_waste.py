@@ -101,11 +101,14 @@ def _rectangles(recording: Recording, record: OperationsRecord) -> list[_Rectang
             shift = more if abs(more) <= 2 else 0.0
             used = groups * (ragged.mean + shift)
             found.append(_rectangle(ragged, outer, height, record.axes[height], used))
-        for mask in recording.padding:
-            size, rest = divmod(mask.slots, groups)
+        # Masks are those of the samples that went through the model.
+        share = recording.batch_size / (recording.followed or recording.batch_size)
+        for mask in recording.padding if share == 1 or groups == recording.batch_size else ():
+            size, rest = divmod(round(mask.slots * share), groups)
             constant = not rest and size >= FIXED and size not in record.axes.values()
-            if constant and size >= top and mask.used <= groups * (top + 1):
-                found.append(_rectangle(ragged, outer, None, size, mask.used))
+            used = mask.used * share
+            if constant and size >= top and used <= groups * (top + 1):
+                found.append(_rectangle(ragged, outer, None, size, used))
     return found
 
 

@@ -236,6 +236,8 @@ class Recording(Stored):
     Attributes:
         pipeline: Its name.
         batch_size: Number of samples.
+        followed: Where a step of all of them takes too long, samples of the batch that went through
+            the model: shapes and values are of these, lengths and counts of all.
         loss: Value of the loss; None where it could not be computed.
         baseline_loss: What a predictor that knows nothing scores, as the pipeline states it.
         axes: Symbolic axis -> its size in this batch.
@@ -306,6 +308,7 @@ class Recording(Stored):
     effects: EffectsRecord | None = None
     data: DataRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    followed: int | None = None
     version: int = VERSION
 
     @property

@@ -81,6 +81,13 @@ def _head(profile: Profile) -> Text:
     text = Text.assemble(
         (profile.pipeline, "bold"), f": a training step of {counted(profile.batch_size, 'sample')}"
     )
+    projected = profile.projected
+    if projected is not None and projected.extrapolated:
+        at = ", ".join(map(str, sorted(set(projected.counted_at))))
+        text.append("\ncounted ", "bold")
+        text.append(f"on {at} samples: what is said of {profile.batch_size:,} is ")
+        text.append("foreseen", "bold")
+        text.append(" from how these counts grow")
     if profile.step_s is None:
         return text
     text.append("\nmeasured ", "bold")

@@ -16,10 +16,10 @@ from icediag import Pipeline
 from icediag.icecube import pipeline as icecube
 from icediag.instruments.work import record_operations
 from icediag.instruments.work.costs import Cost, cost_of
-from icediag.instruments.work.operations import expected
+from icediag.instruments.work.foresee import limits, next_size
 from icediag.model.network import NetworkConfig
 from icediag.recording import Recording
-from icediag.work_record import OperationRecord, OperationsRecord
+from icediag.work_record import OperationRecord, OperationsRecord, WorkRun
 from tests.pipelines import deepsets, graphs, images, language, odd, sequences
 
 TINY = NetworkConfig(d_model=8, n_heads=2, n_layers=1)
@@ -365,16 +365,48 @@ def test_an_optimizer_that_wants_a_closure_is_noted() -> None:
     assert {"forward", "backward"} <= {row.phase for row in record.operations}
 
 
-def test_what_a_batch_takes_is_expected_before_it_is_counted() -> None:
-    weights = [10, 20, 30, 40, 100]
-    # Along the line, as for buckets that grow ever more slowly.
-    assert expected(weights, [110, 120, 130, 140]) == 200
-    assert expected(weights, [110, 140, 150, 155]) <= 110 + 3 * 90
-    # As the square where the second half is steeper: 100 + w^2 / 10.
-    assert expected(weights, [110, 140, 190, 260]) == 1100
-    # What is there whatever the batch does not grow; of one size alone nothing is known.
-    assert expected(weights, [50, 50, 50, 50]) == 50
-    assert expected([10, 10, 100], [7, 7]) == 700
+def counted(*rows: tuple[Any, ...], whole: int = 128) -> OperationsRecord:
+    """Rows of (calls, bytes a call) by run, of 2, 4, 8 and 16 samples; each has twice the rows."""
+    return OperationsRecord(
+        batch_size=whole,
+        axes={"events": whole, "rows": 2 * whole},
+        runs=tuple(WorkRun(samples=n, axes={"events": n, "rows": 2 * n}) for n in (2, 4, 8, 16)),
+        operations=tuple(
+            OperationRecord(
+                phase="forward",
+                stage="s",
+                op="add",
+                calls=calls,
+                launches=calls,
+                elements=(0,) * 4,
+                bytes_read=tuple(n * size for n, size in zip(calls, sizes, strict=True)),
+                bytes_written=(0,) * 4,
+                flops=(0,) * 4,
+                syncs=(0,) * 4,
+            )
+            for calls, sizes in rows
+        ),
+    )
+
+
+def test_the_whole_batch_is_counted_where_that_takes_little() -> None:
+    flat = counted(((1,) * 4, (20, 40, 80, 160)))  # 10 bytes an event: 1,280 of all
+    assert next_size(flat, limits(100, 1_280)) == 128
+    assert next_size(flat, limits(100, 1_279)) is None
+    square = counted(((1,) * 4, (4, 16, 64, 256)))  # 16,384
+    assert next_size(square, limits(100, 17_000)) == 128
+    assert next_size(square, limits(100, 16_000)) is None
+    assert next_size(counted(((1,) * 4, (9,) * 4), whole=16), limits(9, 999)) is None
+
+
+def test_what_follows_nothing_is_counted_on_a_batch_between_first() -> None:
+    unknown = counted(((1,) * 4, (30, 10, 90, 50)))  # 400 as the samples grow, 3,200 as the square
+    assert next_size(unknown, limits(100, 3_200)) == 128
+    assert next_size(unknown, limits(100, 3_199)) == 64
+    # Of 64 samples it may be 16 times as much.
+    assert next_size(unknown, limits(100, 850)) == 64
+    assert next_size(unknown, limits(100, 840)) is None
+    assert next_size(counted(((1,) * 4, (30, 10, 90, 50)), whole=64), limits(9, 799)) is None
 
 
 def test_a_recurrence_is_one_operation_each_way() -> None:

@@ -15,13 +15,15 @@ from .clock import record_clock
 from .comparison import compare
 from .containment import contained
 from .examine import examine
+from .pace import lengths, readable, steppable
 from .projection import project
 from .reasons import reason_of
 from .source import counted_places, read_texts
-from .work import record_operations
+from .work import record_lines, record_operations
 
 #: The whole batch is counted too, where no more is expected of it: some seconds. An estimate from
 #: smaller ones is good for a loop, but not for what follows no axis, such as a number of buckets.
+#: Where more is expected, nothing is run on the whole batch but its collate.
 MOST_CALLS, MOST_BYTES = 40_000, 4 * 10**10
 #: Seconds for the steps that are timed, about, how many of them, and in how many rounds.
 BUDGET_S, REPEATS, ROUNDS = 20.0, 10, 2
@@ -60,45 +62,67 @@ def record_profile(
         IcediagError: The data set is empty, or the pipeline names what does not exist.
         DataError: The files of a built-in data set are not what they must be.
     """
+    where: dict[str, Any] = {"device": device, "seed": seed}
+    missing: list[Unjudged] = []
+
+    def tried(name: str, title: str, instrument: Callable[..., Any], n: int) -> Any:
+        progress(title)
+        try:
+            with contained(timeout):
+                return instrument(pipeline, batch_size=n, **where)
+        except IcediagError as error:
+            reason = str(error)
+        except Exception as error:  # of the user's code
+            reason = f"{title} failed: {reason_of(error, pipeline)}"
+        missing.append(Unjudged(name=name, reason=reason))
+        return None
+
+    wanted = pipeline.batch_size if batch_size is None else batch_size
+    n = _possible(readable, pipeline, wanted, where, timeout, progress)
+    count = partial(record_operations, most_calls=MOST_CALLS, most_bytes=MOST_BYTES)
+    operations = tried("operations", "counting operations", count, n)
+    most = n
+    # Where the whole batch was counted, a step of it is short enough for everything else.
+    if (
+        operations is None
+        or not operations.runs
+        or operations.runs[-1].samples < operations.batch_size
+    ):
+        most = _possible(steppable, pipeline, n, where, timeout, progress)
     recording = examine(
-        pipeline,
-        needs=("lines",),
-        batch_size=batch_size,
-        device=device,
-        seed=seed,
-        timeout=timeout,
-        progress=progress,
+        pipeline, needs=(), batch_size=most, timeout=timeout, progress=progress, **where
     )
     if not recording.came_through:
         return recording
     timed = baseline.clock.batch_size if baseline is not None and baseline.clock else None
-    count = partial(record_operations, most_calls=MOST_CALLS, most_bytes=MOST_BYTES)
     time = partial(
         record_clock,
         repeats=repeats,
         budget_s=budget_s,
         rounds=ROUNDS,
         size=timed,
+        most=most,
         workers=workers,
     )
-    instruments: tuple[tuple[str, str, Callable[..., Any]], ...] = (
-        ("operations", "counting operations", count),
-        ("clock", "timing training steps", time),
+    ragged, held = recording.ragged, _held(pipeline)
+    if most < n:
+        ragged = tried("lengths", "collating the whole batch", lengths, n) or ragged
+    recording = dataclasses.replace(
+        recording,
+        batch_size=recording.batch_size if most == n else int(min(n, held)),
+        followed=None if most == n else most,
+        ragged=ragged,
+        operations=operations,
+        lines=tried("lines", "counting lines", record_lines, n),
+        clock=tried("clock", "timing training steps", time, n),
     )
-    for field, title, instrument in instruments:
-        progress(title)
-        try:
-            with contained(timeout):
-                seen = instrument(pipeline, batch_size=batch_size, device=device, seed=seed)
-        except IcediagError as error:
-            reason = str(error)
-        except Exception as error:  # of the user's code
-            reason = f"{title} failed: {reason_of(error, pipeline)}"
-        else:
-            recording = dataclasses.replace(recording, **{field: seen})
-            continue
-        missing = Unjudged(name=field, reason=reason)
-        recording = dataclasses.replace(recording, not_judged=(*recording.not_judged, missing))
+    if most < n and held < wanted:
+        reason = f"{wanted} samples asked for, {held} in the data set"
+        missing.append(Unjudged(name="batch size", reason=reason))
+    elif n < min(wanted, held):
+        reason = f"{wanted} samples asked for, {n} taken: to read and collate more takes too long"
+        missing.append(Unjudged(name="batch size", reason=reason))
+    recording = dataclasses.replace(recording, not_judged=(*recording.not_judged, *missing))
     if recording.operations is not None:
         recording = dataclasses.replace(recording, projection=project(recording.operations, model))
     texts = read_texts(counted_places(recording))
@@ -106,3 +130,28 @@ def record_profile(
     if baseline is None:
         return recording
     return dataclasses.replace(recording, comparison=compare(baseline, recording))
+
+
+def _possible(
+    find: Callable[..., int],
+    pipeline: Pipeline,
+    wanted: int,
+    where: dict[str, Any],
+    timeout: float | None,
+    progress: Callable[[str], None],
+) -> int:
+    """How many samples there is time for; where that cannot be found out, all that are wanted."""
+    progress("finding out how large a batch there is time for")
+    try:
+        with contained(timeout):
+            return find(pipeline, wanted, **where)
+    except Exception:  # whatever records what fails says so, with the line
+        return wanted
+
+
+def _held(pipeline: Pipeline) -> float:
+    """Samples of the data set, where it says how many there are."""
+    try:
+        return len(pipeline.dataset)
+    except Exception:  # of the user's code: it has no length
+        return float("inf")

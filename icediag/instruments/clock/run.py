@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from icediag.clock_record import ClockRecord
+from icediag.instruments.affordable import most_affordable
 from icediag.instruments.companions import companions_kept
 from icediag.instruments.flow import Flow
 from icediag.instruments.naming import Run
@@ -31,8 +32,6 @@ Clock = Callable[[], float]
 
 #: Share of the budget that a single step may take: so many fit with and without marks.
 STEPS_IN_BUDGET = 8
-#: A step twice as large takes at most so many times as long: the loops of the case do four.
-WORST_GROWTH = 4.0
 
 
 def record_clock(
@@ -45,6 +44,7 @@ def record_clock(
     budget_s: float = 2.5,
     rounds: int = 1,
     size: int | None = None,
+    most: int | None = None,
     workers: tuple[int, ...] = (),
     clock: Clock = time.perf_counter,
     processor: Clock = time.process_time,
@@ -65,6 +65,7 @@ def record_clock(
         rounds: In how many rounds the steps are taken, with other measurements between them: what
             happens to a machine for some seconds does not happen to all of them.
         size: Samples in a step; without, as many as the budget allows.
+        most: No more than these, where no size is asked for.
         workers: Numbers of worker processes to try a DataLoader with, beside the pipeline's own.
         clock: Seconds.
         processor: Seconds of processor time of all threads.
@@ -96,8 +97,8 @@ def record_clock(
             share = budget_s / rounds
             steps = Steps(stepper, timer, clock, processor)
             try:
-                n = min(wanted, size) if size else 0
-                steps.warm_up(n or wanted, share / STEPS_IN_BUDGET, fixed=n > 0)
+                n = min(wanted, size or most or wanted)
+                steps.warm_up(n, share / STEPS_IN_BUDGET, fixed=size is not None)
                 steps.round(-(-repeats // rounds), share)
             except Exception as error:
                 missing["steps"] = reason_of(error, pipeline)
@@ -154,8 +155,13 @@ class Steps:
 
     def warm_up(self, wanted: int, longest: float, *, fixed: bool = False) -> None:
         """Take steps on growing batches; those that are timed are of the last size, or `fixed`."""
+
+        def take(n: int) -> None:
+            self._stepper.step(n)
+            self._timer.wait()
+
         limit = math.inf if fixed else longest
-        self._n = _affordable(self._stepper, wanted, self._timer, self._clock, limit)
+        self._n = most_affordable(take, wanted, longest_s=limit, clock=self._clock)
 
     def round(self, repeats: int, budget_s: float) -> None:
         """Take some; at least one, and no more once the budget is spent."""
@@ -196,31 +202,6 @@ class Steps:
         run()
         self._timer.wait()
         return self._clock() - start, self._processor() - used
-
-
-def _affordable(stepper: Stepper, wanted: int, timer: Timer, clock: Clock, longest: float) -> int:
-    """The most samples, by doubling, that a step is short enough on."""
-    size = max(1, min(wanted, max(2, wanted // 8)))
-    first = True
-    while True:
-        start = clock()
-        try:
-            stepper.step(size)
-            timer.wait()
-        except Exception:
-            if size == wanted:
-                raise
-            # Few samples may be too few: batch norm wants more than one row.
-            size = min(wanted, 2 * size)
-            continue
-        took = clock() - start
-        if first:  # it loads and allocates what later ones find: to be timed once more
-            first = False
-            if size < wanted:
-                continue
-        if size == wanted or took * WORST_GROWTH > longest:
-            return size
-        size = min(wanted, 2 * size)
 
 
 class Yardstick:

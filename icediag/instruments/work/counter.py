@@ -200,6 +200,11 @@ class Counter:
         """Waits counted so far."""
         return sum(count[6] for count in self.counts.values())
 
+    @property
+    def calls(self) -> int:
+        """Operations counted so far."""
+        return sum(count[0] for count in self.counts.values())
+
     def add(self, other: "Counter") -> None:
         """Add what another has counted."""
         for key, counts in other.counts.items():

@@ -98,7 +98,8 @@ def _count(study: Study) -> LinesRecord:
     loops = _all_loops(series, axes, own)
     # A loop over samples and one over their different lengths look alike until two are equal.
     unclear = any("distinct" in " ".join(loop.growth.also) for loop in loops)
-    if unclear and series.whole not in series.batches and series.count(series.whole):
+    alike = series.alike() if unclear else []
+    if alike and series.count(alike):
         axes, diagnosed = series.axes()
         loops = _all_loops(series, axes, own)
     items = _items(study, own, series)

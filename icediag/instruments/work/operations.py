@@ -1,6 +1,7 @@
 """The instrument: operations of a training step at several batch sizes."""
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from icediag.pipeline import Pipeline
 from icediag.place import Unjudged
@@ -8,6 +9,7 @@ from icediag.work_record import OperationRecord, OperationsRecord, Repeated, Wor
 
 from .counter import Counter, Key
 from .fit import Laws
+from .foresee import Load, limits, next_size
 from .items import read_items
 from .own import Own, location
 from .repeats import Repeats
@@ -17,8 +19,6 @@ from .step import LightFlow, Study, prepared
 #: The whole batch is counted too where no more than this is expected of it: operations, and bytes.
 MOST_CALLS = 20_000
 MOST_BYTES = 8 * 10**9
-#: What is so much steeper at its end than at its begin is taken to grow as the square.
-BENT = 1.5
 #: Rows that are kept, most operations first.
 MOST_ROWS = 5000
 
@@ -59,7 +59,7 @@ def _count(study: Study, most_calls: int, most_bytes: int) -> OperationsRecord:
         study,
         # Of the largest small batch alone: to tell values apart takes a third of the time.
         make=lambda: Counter(own, study.pipeline.model, Repeats() if series.at_last else None),
-        load=lambda counter: _totals(counter)[0],
+        load=lambda counter: counter.calls,
     )
     series.count_small()
     if not series.probes:
@@ -70,11 +70,21 @@ def _count(study: Study, most_calls: int, most_bytes: int) -> OperationsRecord:
     for counter in series.probes:
         counter.repeats = None
     series.at_last = False
-    if _affordable(series, most_calls, most_bytes):
-        series.count(series.whole)
+    _count_larger(series, limits(most_calls, most_bytes))
     _count_items(study, own, series)
+    return replace(_record(series), repeated=repeated, not_judged=series.written())
+
+
+def _count_larger(series: Series[Counter], most: Load) -> None:
+    """Count the whole batch too where that takes little, by way of one between where need be."""
+    while series.whole not in series.batches:
+        size = next_size(_record(series), most)
+        if size is None or not series.count(series.of_size(size)):
+            return
+
+
+def _record(series: Series[Counter]) -> OperationsRecord:
     axes, diagnosed = series.axes()
-    operations = _operations(series, axes)
     return OperationsRecord(
         batch_size=len(series.whole),
         axes=diagnosed,
@@ -83,9 +93,7 @@ def _count(study: Study, most_calls: int, most_bytes: int) -> OperationsRecord:
             WorkRun(samples=len(run.few), axes=here)
             for run, here in zip(series.runs, axes, strict=True)
         ),
-        operations=operations,
-        repeated=repeated,
-        not_judged=series.written(),
+        operations=_operations(series, axes),
     )
 
 
@@ -104,41 +112,6 @@ def _count_items(study: Study, own: Own, series: Series[Counter]) -> None:
     for batch, probe in zip(series.batches, series.probes, strict=True):
         for i in batch:
             probe.add(by_sample[i])
-
-
-def _affordable(series: Series[Counter], most_calls: int, most_bytes: int) -> bool:
-    """Whether counting the whole batch takes little, and was not done yet."""
-    if series.whole in series.batches:
-        return False
-    weights = [series.weight(batch) for batch in (*series.batches, series.whole)]
-    calls, moved = zip(*map(_totals, series.probes), strict=True)
-    return (
-        expected(weights, list(calls)) <= most_calls
-        and expected(weights, list(moved)) <= most_bytes
-    )
-
-
-def expected(weights: list[int], totals: list[int]) -> float:
-    """What the whole batch takes at most, about.
-
-    Along the line through the smallest and the largest batch; as the square of the weight where the
-    second half of it is steeper than the first.
-
-    Args:
-        weights: Of the counted batches, and of the whole one, which is the last.
-        totals: Of the counted batches.
-    """
-    *counted, whole = weights
-    pairs = sorted(zip(counted, totals, strict=True))
-    (low, least), (middle, between), (high, most) = pairs[0], pairs[len(pairs) // 2], pairs[-1]
-    if not low < middle < high:
-        return most * (whole / max(1, high)) ** 2
-    # Of what is there whatever the batch, nothing more.
-    square = (most - least) * (whole**2 - high**2) / (high**2 - low**2)
-    early, late = (between - least) / (middle - low), (most - between) / (high - middle)
-    if late > BENT * max(early, 0.0):
-        return most + max(0.0, square)
-    return most + max(early, late, 0.0) * (whole - high)
 
 
 def _operations(series: Series[Counter], axes: list[dict[str, int]]) -> tuple[OperationRecord, ...]:
@@ -177,8 +150,3 @@ def _operations(series: Series[Counter], axes: list[dict[str, int]]) -> tuple[Op
             )
         )
     return tuple(records)
-
-
-def _totals(counter: Counter) -> tuple[int, int]:
-    counts = counter.counts.values()
-    return sum(count[0] for count in counts), sum(count[3] + count[4] for count in counts)

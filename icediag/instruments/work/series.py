@@ -1,12 +1,13 @@
 """Series: the same step with several batches, each under the eyes of a probe of its own."""
 
+import bisect
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from icediag.instruments.naming import Run
 from icediag.place import Unjudged
 
-from .sizes import axes_of_all, choices, weight_of
+from .sizes import axes_of_all, choices, spread_over, twins, weight_of
 from .step import Probe, Study, collated, run_step
 
 #: Once a batch takes this much, and this many batches were counted, no larger one is.
@@ -59,9 +60,15 @@ class Series(Generic[P]):
             reason = "only the whole batch came through: how counts grow is not known"
             self.notes.append(Unjudged(name="growth", reason=reason))
 
-    def weight(self, indices: list[int]) -> int:
-        """What these samples hold together."""
-        return sum(weight_of(self._study.samples[i]) for i in indices)
+    def of_size(self, n: int) -> list[int]:
+        """Indices of a batch of so many samples, of all lengths; with all, the whole batch."""
+        if n >= len(self.whole):
+            return self.whole
+        return spread_over([weight_of(sample) for sample in self._study.samples], n)
+
+    def alike(self) -> list[int]:
+        """Indices of samples that have a twin of the same size among them; none, or too few."""
+        return twins([weight_of(sample) for sample in self._study.samples])
 
     def count(self, indices: list[int]) -> bool:
         """Count one batch; whether it came through."""
@@ -70,10 +77,16 @@ class Series(Generic[P]):
         self.notes.extend(run.not_judged)
         if run.batch is None or not run.backward:
             return False
-        self.runs.append(run)
-        self.probes.append(probe)
-        self.batches.append(indices)
+        # Smallest first, whatever was counted when.
+        sizes = [self._size(batch) for batch in self.batches]
+        at = bisect.bisect(sizes, self._size(indices))
+        self.runs.insert(at, run)
+        self.probes.insert(at, probe)
+        self.batches.insert(at, indices)
         return True
+
+    def _size(self, indices: list[int]) -> tuple[int, int]:
+        return len(indices), sum(weight_of(self._study.samples[i]) for i in indices)
 
     def axes(self) -> tuple[list[dict[str, int]], dict[str, int]]:
         """Symbolic axes of each run, and of the whole batch; `longest` is found with them."""

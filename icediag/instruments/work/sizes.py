@@ -45,9 +45,7 @@ def choices(weights: list[int]) -> list[list[int]]:
         return [order] if n else []
     if n == 2:
         return [[order[0]], [order[1]], [0, 1]]
-    few = 2 if n < 8 else 4
-    # Of many samples not the very longest: one event may hold more than all others together.
-    top = n if n < 4 * MOST else n - max(1, n // 8)
+    few, top = 2 if n < 8 else 4, _top(n)
     # Each batch with another longest sample, or what follows the longest would hardly vary.
     picked = [
         order[:few],
@@ -62,6 +60,33 @@ def choices(weights: list[int]) -> list[list[int]]:
         if batch and batch not in found:
             found.append(batch)
     return sorted(found, key=len)
+
+
+def spread_over(weights: list[int], n: int) -> list[int]:
+    """Indices of a batch of `n` samples of all lengths."""
+    order = sorted(range(len(weights)), key=lambda i: (weights[i], i))
+    return sorted(_spread(order[: max(n, _top(len(order)))], n))
+
+
+def twins(weights: list[int]) -> list[int]:
+    """Indices of pairs of samples of the same weight, lightest first, `MOST` at most.
+
+    For weights [3, 1, 3, 2, 1, 3] they are [0, 1, 2, 4].
+    """
+    order = sorted(range(len(weights)), key=lambda i: (weights[i], i))
+    found: list[int] = []
+    at = 0
+    while at + 1 < len(order) and len(found) + 1 < MOST:
+        if weights[order[at]] == weights[order[at + 1]]:
+            found += order[at : at + 2]
+            at += 1
+        at += 1
+    return sorted(found)
+
+
+def _top(n: int) -> int:
+    """Of many samples not the very longest: one event may hold more than all others together."""
+    return n if n < 4 * MOST else n - max(1, n // 8)
 
 
 def _spread(order: list[int], n: int) -> list[int]:
