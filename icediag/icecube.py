@@ -15,7 +15,7 @@ from icediag.model.dom_encoder import DomEncoder
 from icediag.model.event import AUXILIARY, CHARGE, SENSOR_ID, TIME
 from icediag.model.geometry import fourier_features
 from icediag.model.heads import Prediction
-from icediag.model.losses import Loss, LossName
+from icediag.model.losses import Loss, LossName, competition_metric
 from icediag.model.network import DirectionNetwork, NetworkConfig
 from icediag.pipeline import Domain, Pipeline, Raw
 
@@ -42,6 +42,11 @@ def _on_batch(loss: Loss) -> Callable[[Prediction, Batch], Tensor]:
         return loss(prediction, batch.targets)
 
     return on_batch
+
+
+def _metric(prediction: Prediction, batch: Batch) -> Tensor:
+    """What the competition scores by."""
+    return competition_metric(prediction.azimuth, prediction.zenith, batch.targets)
 
 
 def pipeline(
@@ -114,4 +119,5 @@ def pipeline(
             "auxiliary": lambda batch: batch.pulse_features[:, AUXILIARY],
         },
         sources=("icediag.model",),
+        metric=_metric,
     )

@@ -26,7 +26,7 @@ class Targets:
             samples: those that look like targets by their names first.
         flags: Which of `moving` hold only true and false.
         views: Tensors of predictions of one shape: 2 or more are what training without targets
-            compares.
+            compares; so are predictions with a number for each pair of samples.
         coupled: Whether the slope of one row depends on the predictions of other rows by more than
             a factor that all rows share; None where rows are not known.
     """
@@ -198,6 +198,40 @@ class Rotation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MetricSeen:
+    """A metric beside the loss, where two rows of predictions that fit are exchanged.
+
+    Attributes:
+        name: Its name.
+        from_best: Whether they are the predictions that the loss is smallest for; those of the
+            model after a brief training otherwise.
+        loss: The loss of these.
+        first: The metric of these.
+        exchanges: How many exchanges were tried.
+        worse: How many of them made the loss larger.
+        better: How many made it smaller.
+        larger: How many of those made the metric larger.
+        smaller: How many of those made it smaller.
+        follows: Whether it changes with the predictions at all.
+        paired: Whether it changes where each row gets the prediction of another.
+        by_targets: Whether it changes with the targets.
+    """
+
+    name: str
+    from_best: bool
+    loss: float
+    first: float
+    exchanges: int
+    worse: int
+    better: int
+    larger: int
+    smaller: int
+    follows: bool = True
+    paired: bool = True
+    by_targets: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossRecord:
     """A loss, probed.
 
@@ -216,6 +250,9 @@ class LossRecord:
         sweeps: The loss over ranges.
         seams: Of periodic outputs.
         rotations: Of prediction and truth together, where both are directions.
+        states_metric: Whether the pipeline states a metric.
+        metric_location: Where that is defined.
+        metrics: Metrics beside the loss, where rows of predictions are exchanged.
         doubled: The loss of each sample twice over that of each once; None where that is not known.
         evaluations: How often the loss was evaluated.
         not_tried: What could not be tried, and why.
@@ -235,6 +272,9 @@ class LossRecord:
     sweeps: tuple[Sweep, ...] = ()
     seams: tuple[Seam, ...] = ()
     rotations: tuple[Rotation, ...] = ()
+    states_metric: bool = False
+    metric_location: Location | None = None
+    metrics: tuple[MetricSeen, ...] = ()
     doubled: float | None = None
     evaluations: int = 0
     not_tried: tuple[Unjudged, ...] = ()

@@ -76,6 +76,11 @@ class Pipeline:
         validation: A second data set, like `dataset`.
         train_step: (model, batch, optimizer) -> loss: the user's own step, diagnosed as it is.
         loader: () -> DataLoader: the user's own sampler, workers and order.
+        metric: (predictions, batch) -> number, or name -> number: what models are chosen by. Its
+            order of predictions is held against the loss's.
+        save: (path, model, optimizer) -> nothing: writes the user's checkpoint to a file.
+        load: (path, model, optimizer) -> nothing: puts it into a model and an optimizer that are
+            made anew. What the two hold beside these, such as a schedule, they may save too.
     """
 
     name: str
@@ -96,6 +101,9 @@ class Pipeline:
     validation: Any = None
     train_step: Callable[[Any, Any, Any], "Tensor"] | None = None
     loader: Callable[[], Any] | None = None
+    metric: Callable[[Any, Any], Any] | None = None
+    save: Callable[[Any, Any, Any], Any] | None = None
+    load: Callable[[Any, Any, Any], Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("collate", "model", "loss"):
@@ -111,12 +119,15 @@ class Pipeline:
                     f"Pipeline.{name}: expected one that is made, such as {value.__name__}(), got "
                     f"the class {value.__name__} itself"
                 )
-        for name in ("forward", "optimizer", "event_of", "train_step", "loader"):
+        functions = ("forward", "optimizer", "event_of", "train_step", "loader", "metric")
+        for name in (*functions, "save", "load"):
             value = getattr(self, name)
             if value is not None and not callable(value):
                 raise ValueError(
                     f"Pipeline.{name}: expected a function or None, got {type(value).__name__}"
                 )
+        if (self.save is None) != (self.load is None):
+            raise ValueError("Pipeline.save and Pipeline.load: expected both or none, got one")
         if not hasattr(self.dataset, "__getitem__") and not hasattr(self.dataset, "__iter__"):
             raise ValueError(
                 "Pipeline.dataset: expected len() and [i], or an iterable, got "

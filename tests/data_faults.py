@@ -20,6 +20,7 @@ from icediag.icecube import pipeline as icecube
 from icediag.instruments.rows import floating, mapped
 from icediag.instruments.trees import leaves
 from icediag.model.directions import to_unit_vector
+from icediag.model.losses import competition_metric
 from tests.learning_faults import (
     LOSS,
     SITES,
@@ -111,6 +112,28 @@ def column_left_out(pipeline: Pipeline, site: Site) -> Pipeline:
 
 def column_untrained(pipeline: Pipeline, _: Site) -> Pipeline:
     return with_loss(pipeline, lambda p, b: (p[:, 0] - b["y"][:, 0]).square().mean())
+
+
+def metric_of_next(pipeline: Pipeline, site: Site) -> Pipeline:
+    """The metric holds predictions against the truth of the next event."""
+    return dataclasses.replace(
+        pipeline, metric=with_targets(pipeline, site, lambda t: t.roll(1, 0))
+    )
+
+
+def metric_of_truth(pipeline: Pipeline, site: Site) -> Pipeline:
+    """Of the targets alone."""
+
+    def metric(_: Any, batch: Any) -> Tensor:
+        return dict(leaves(batch))[site.targets].float().std()
+
+    return dataclasses.replace(pipeline, metric=metric)
+
+
+def metric_exchanged(pipeline: Pipeline, _: Site) -> Pipeline:
+    return dataclasses.replace(
+        pipeline, metric=lambda p, b: competition_metric(p.zenith, p.azimuth, b.targets)
+    )
 
 
 def bare_arccos(pipeline: Pipeline, _: Site) -> Pipeline:
@@ -419,8 +442,9 @@ def _named(name: str) -> Callable[[Site], str]:
     return lambda _: name
 
 
-COLLATE = _named("collate")
+COLLATE, METRIC = _named("collate"), _named("metric")
 ICECUBE = ("icecube",)
+
 
 DATA_FAULTS: tuple[LearningFault, ...] = (
     LearningFault(
@@ -440,6 +464,27 @@ DATA_FAULTS: tuple[LearningFault, ...] = (
         strike=column_untrained,
         stage=LOSS,
         only=("regrouped",),
+    ),
+    LearningFault(
+        name="metric-of-next",
+        code="L27",
+        strike=metric_of_next,
+        stage=METRIC,
+        only=("icecube", "regrouped"),
+    ),
+    LearningFault(
+        name="metric-of-truth",
+        code="L27",
+        strike=metric_of_truth,
+        stage=METRIC,
+        only=SUPERVISED,
+    ),
+    LearningFault(
+        name="metric-exchanged",
+        code="L27",
+        strike=metric_exchanged,
+        stage=METRIC,
+        only=ICECUBE,
     ),
     LearningFault(name="bare-arccos", code="L21", strike=bare_arccos, stage=LOSS, only=ICECUBE),
     LearningFault(name="overflow", code="L21", strike=overflowing, stage=LOSS, only=ICECUBE),

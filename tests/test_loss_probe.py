@@ -150,6 +150,11 @@ FAULTS: dict[str, tuple[Loss, dict[str, Any], str, str]] = {
         {"forward": lambda model, batch: (model(batch["x"]), model(batch["x"].flip(0)))},
         *("loss-ignores-targets", "note"),
     ),
+    "pairs-of-samples": (
+        lambda p, b: functional.cross_entropy(p, torch.arange(len(p))),
+        {"forward": lambda model, batch: model(batch["x"]) @ model(batch["x"] + 0.1).T},
+        *("loss-ignores-targets", "note"),
+    ),
     "broadcast": (
         lambda p, b: (p[:, :1] - b["y"][:, 0]).square().mean(),
         {"width": 1},

@@ -1,6 +1,6 @@
 """Outputs: which part of what a model gives is the column that `Pipeline.outputs` names."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -68,6 +68,27 @@ def _of_table(tensor: Tensor, names: list[str]) -> tuple[dict[str, Tensor], tupl
         reason = f"expected {len(names)} columns ({', '.join(names)}), got {got}"
         return {}, tuple(Unjudged(name=name, reason=reason) for name in names)
     return {name: tensor[..., i] for i, name in enumerate(names)}, ()
+
+
+def numbers_of(given: Any) -> dict[str, float]:
+    """The numbers of a metric: one, or several by name.
+
+    Raises:
+        TypeError: It is neither a number, a tensor of one value nor a mapping to such.
+    """
+    if isinstance(given, Mapping):
+        return {str(name): _number(value) for name, value in given.items()}
+    return {"metric": _number(given)}
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value.detach())
+    if hasattr(value, "item") and not isinstance(value, Tensor):
+        value = value.item()
+    if isinstance(value, (bool, int, float)):
+        return float(value)
+    raise TypeError(f"expected a number or a tensor of one value, got {type(value).__name__}")
 
 
 #: What fields with targets are called.

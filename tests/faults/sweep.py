@@ -22,6 +22,7 @@ from icediag.icecube import pipeline
 from icediag.instruments.gradient_flow import record_gradients
 from icediag.instruments.overfit import record_overfit
 from icediag.model.network import NetworkConfig
+from icediag.model.scatter import resolve_backend
 from icediag.recording import Recording
 
 #: Width, heads and layers: the third is the default.
@@ -40,6 +41,7 @@ class Row:
         alarms: Errors and warnings by name.
         unjudged: Checks that could not judge.
         seconds: Processor time.
+        left_out: Why it was not tried; empty where it was.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Row:
     alarms: Counter[str] = field(default_factory=Counter)
     unjudged: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    left_out: str = ""
 
 
 def makes() -> Iterator[tuple[str, str, NetworkConfig]]:
@@ -85,10 +88,12 @@ def one(config: NetworkConfig, seed: int, row: Row) -> None:
 def render(rows: list[Row]) -> Table:
     """A row a make."""
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
-    for title in ("make", "seeds", "verdicts", "errors and warnings", "not judged", "s"):
+    for title in ("make", "seeds", "verdicts", "errors and warnings", "not judged", "s processor"):
         table.add_column(title, overflow="fold")
     for row in rows:
-        counts = map(_counts, (row.verdicts, row.alarms, row.unjudged))
+        counts = [_counts(of) for of in (row.verdicts, row.alarms, row.unjudged)]
+        if row.left_out:
+            counts = ["left out", "", ""]
         table.add_row(row.name, str(row.seeds), *counts, f"{row.seconds:.0f}")
     return table
 
@@ -112,9 +117,11 @@ def main() -> int:
         row = Row(name)
         rows.append(row)
         try:
+            resolve_backend(config.backend)
             for seed in range(options.seeds):
                 one(config, seed, row)
         except (ImportError, ValueError) as error:
+            row.left_out = str(error)
             console.print(f"{name}: left out: {error}")
         sys.stderr.write(f"{name}: {row.seeds} seeds, alarms {_counts(row.alarms)}\n")
     console.print(render(rows))

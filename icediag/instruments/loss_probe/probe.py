@@ -52,6 +52,7 @@ class Probe:
         seed: Of the random generators, before each evaluation.
 
     Attributes:
+        predictions: What the model gives, as it is.
         every: The model's predictions, all tensors of them.
         values: Of these, the tensors that the loss has a slope by.
         rows: Those of them whose first axis is the samples, see `find_rows`.
@@ -63,7 +64,7 @@ class Probe:
         self, pipeline: Pipeline, batch: Any, predictions: Any, *, n: int, seed: int
     ) -> None:
         self.pipeline, self.batch, self.n = pipeline, batch, n
-        self._predictions = predictions
+        self.predictions = predictions
         seed_all(seed)
         self._random = torch.get_rng_state()
         self.evaluations = 0
@@ -97,6 +98,10 @@ class Probe:
         """Evaluations that may still be made."""
         return max(FEWEST, min(MOST, OPERATIONS // self.cost)) - self.evaluations
 
+    def begin(self) -> None:
+        """Put the random numbers back to where every evaluation begins."""
+        torch.set_rng_state(self._random)
+
     def _call(self, values: Mapping[str, Tensor], batch: Any) -> Tensor:
         self.evaluations += 1
 
@@ -104,8 +109,8 @@ class Probe:
             return values.get(path, leaf) if isinstance(leaf, Tensor) else leaf
 
         # Much cheaper than to seed anew; losses draw from torch's generator if from any.
-        torch.set_rng_state(self._random)
-        given = rebuilt(self._predictions, change)
+        self.begin()
+        given = rebuilt(self.predictions, change)
         loss = self.pipeline.loss(given, self.batch if batch is None else batch)
         return loss.reshape(())
 
