@@ -17,6 +17,12 @@ from icediag.model.geometry import fourier_features
 from icediag.model.heads import Prediction
 from icediag.model.losses import Loss, LossName, competition_metric
 from icediag.model.network import DirectionNetwork, NetworkConfig
+from icediag.model.training.checkpoint import (
+    Checkpoint,
+    config_of,
+    load_network,
+    read_checkpoint,
+)
 from icediag.pipeline import Domain, Pipeline, Raw
 
 
@@ -47,6 +53,25 @@ def _on_batch(loss: Loss) -> Callable[[Prediction, Batch], Tensor]:
 def _metric(prediction: Prediction, batch: Batch) -> Tensor:
     """What the competition scores by."""
     return competition_metric(prediction.azimuth, prediction.zenith, batch.targets)
+
+
+def _save(path: Path, network: DirectionNetwork, optimizer: torch.optim.Optimizer) -> None:
+    """Write what `icediag train` writes of the two."""
+    Checkpoint(
+        network=network.state_dict(),
+        network_config=config_of(network),
+        optimizer=optimizer.state_dict(),
+        progress={},
+        rng={},
+        run={},
+    ).write(path)
+
+
+def _load(path: Path, network: DirectionNetwork, optimizer: torch.optim.Optimizer) -> None:
+    """Put it back as a run that is resumed does."""
+    checkpoint = read_checkpoint(path)
+    load_network(path, checkpoint, network)
+    optimizer.load_state_dict(checkpoint.optimizer)
 
 
 def pipeline(
@@ -120,4 +145,6 @@ def pipeline(
         },
         sources=("icediag.model",),
         metric=_metric,
+        save=_save,
+        load=_load,
     )

@@ -180,6 +180,46 @@ class Drift:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A training that goes on from the pipeline's own checkpoint, beside one that just goes on.
+
+    Attributes:
+        before: Steps before the checkpoint.
+        after: Steps after it.
+        tensors: Parameters and buffers of the model.
+        lost: How many of them are not after loading what they were when saved.
+        lost_names: Some of them.
+        trained: Euclidean distance that the steps before it moved the model.
+        entries: Entries of the optimizer's state when saved, over all parameters.
+        missing: How many of them are gone or others after loading.
+        missing_names: What these are called.
+        rate: Learning rate of the first step after the checkpoint at which it differs; None where
+            none does.
+        rate_resumed: That of the training that goes on from the checkpoint.
+        moved: Distance that the steps after it move the model.
+        apart: Distance of the two trainings after them.
+        rounding: Distance where the steps are repeated without loading: what does not repeat.
+        optimizer: Class of the optimizer.
+    """
+
+    before: int
+    after: int
+    tensors: int
+    lost: int
+    lost_names: tuple[str, ...] = ()
+    trained: float = 0.0
+    entries: int = 0
+    missing: int = 0
+    missing_names: tuple[str, ...] = ()
+    rate: float | None = None
+    rate_resumed: float | None = None
+    moved: float = 0.0
+    apart: float = 0.0
+    rounding: float = 0.0
+    optimizer: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
     """How samples come to the training, and what a step does.
 
@@ -196,6 +236,9 @@ class TrainingRecord:
         left_eval: Modules that were in training before the first call and not after it.
         schedules: Schedules that it moves on.
         step_location: Where `train_step` is defined.
+        states_checkpoint: Whether it states how checkpoints are saved and loaded.
+        checkpoint: What became of one; None where that was not tried.
+        load_location: Where `load` is defined.
         not_tried: What could not be tried, and why.
     """
 
@@ -211,4 +254,7 @@ class TrainingRecord:
     left_eval: tuple[str, ...] = ()
     schedules: tuple[Schedule, ...] = field(default=())
     step_location: Location | None = None
+    states_checkpoint: bool = False
+    checkpoint: Checkpoint | None = None
+    load_location: Location | None = None
     not_tried: tuple[Unjudged, ...] = ()

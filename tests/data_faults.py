@@ -5,6 +5,7 @@ As in `learning_faults`, each is a small change that is told where to strike.
 
 # ruff: noqa: NPY002 - what users write draws from the global generator
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -112,6 +113,25 @@ def column_left_out(pipeline: Pipeline, site: Site) -> Pipeline:
 
 def column_untrained(pipeline: Pipeline, _: Site) -> Pipeline:
     return with_loss(pipeline, lambda p, b: (p[:, 0] - b["y"][:, 0]).square().mean())
+
+
+def checkpoint_of_model(pipeline: Pipeline, _: Site) -> Pipeline:
+    """Weights alone are saved, and Adam begins without its averages."""
+
+    def save(path: Any, model: nn.Module, _: Any) -> None:
+        torch.save(model.state_dict(), path)
+
+    def load(path: Any, model: nn.Module, _: Any) -> None:
+        model.load_state_dict(torch.load(path))
+
+    return dataclasses.replace(pipeline, save=save, load=load)
+
+
+def checkpoint_of_start(pipeline: Pipeline, site: Site) -> Pipeline:
+    """The weights of a copy that is not trained."""
+    first = copy.deepcopy(pipeline.model.state_dict())
+    pipeline = checkpoint_of_model(pipeline, site)
+    return dataclasses.replace(pipeline, save=lambda path, *_: torch.save(first, path))
 
 
 def metric_of_next(pipeline: Pipeline, site: Site) -> Pipeline:
@@ -442,7 +462,7 @@ def _named(name: str) -> Callable[[Site], str]:
     return lambda _: name
 
 
-COLLATE, METRIC = _named("collate"), _named("metric")
+COLLATE, METRIC, CHECKPOINT = _named("collate"), _named("metric"), _named("checkpoint")
 ICECUBE = ("icecube",)
 
 
@@ -485,6 +505,16 @@ DATA_FAULTS: tuple[LearningFault, ...] = (
         strike=metric_exchanged,
         stage=METRIC,
         only=ICECUBE,
+    ),
+    LearningFault(
+        name="checkpoint-of-model", code="T10", strike=checkpoint_of_model, stage=CHECKPOINT
+    ),
+    LearningFault(
+        name="checkpoint-of-start",
+        code="T10",
+        strike=checkpoint_of_start,
+        stage=CHECKPOINT,
+        severity="error",
     ),
     LearningFault(name="bare-arccos", code="L21", strike=bare_arccos, stage=LOSS, only=ICECUBE),
     LearningFault(name="overflow", code="L21", strike=overflowing, stage=LOSS, only=ICECUBE),

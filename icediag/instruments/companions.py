@@ -107,6 +107,7 @@ def generators_kept(pipeline: Pipeline) -> Iterator[None]:
     functions = (
         *(pipeline.collate, pipeline.forward, pipeline.loss, pipeline.optimizer),
         *(pipeline.train_step, pipeline.loader, pipeline.event_of, *pipeline.raw.values()),
+        *(pipeline.metric, pipeline.save, pipeline.load),
     )
     held = [thing for f in functions if callable(f) for thing in held_by(f)]
     model = pipeline.model

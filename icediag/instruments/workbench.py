@@ -127,7 +127,8 @@ class Workbench:
     def from_here(self) -> Iterator[None]:
         """What is trained within is forgotten at the end."""
         pipeline = self.pipeline
-        functions = (pipeline.train_step, pipeline.optimizer, pipeline.forward, pipeline.loss)
+        steps = (pipeline.train_step, pipeline.optimizer, pipeline.forward, pipeline.loss)
+        functions = (*steps, pipeline.save, pipeline.load)
         with preserved(self.model), companions_kept(functions, self.model):
             yield
 
@@ -145,9 +146,10 @@ class Workbench:
         with self.from_here(), ExitStack() as stack:
             made = self.make_optimizer(**optimizer)
             kept_optimizer(made, stack)
-            yield self._step_of(made, batch, own), made
+            yield self.step_of(made, batch, own), made
 
-    def _step_of(self, optimizer: Any, batch: Batches, own: bool) -> Step:
+    def step_of(self, optimizer: Any, batch: Batches, own: bool = True) -> Step:
+        """A step of an optimizer on a batch: the user's own where there is one and it is wanted."""
         train_step = self.pipeline.train_step
         if own and train_step is not None:
             its_own: Callable[..., Any] = train_step

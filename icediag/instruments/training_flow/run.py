@@ -16,10 +16,12 @@ from icediag.instruments.reasons import reason_of
 from icediag.instruments.record import prepared
 from icediag.instruments.stages import location_of
 from icediag.instruments.trees import leaves, move
+from icediag.instruments.workbench import has_weights, workbench
 from icediag.pipeline import Pipeline
 from icediag.recording import Unjudged
 from icediag.training_record import TrainingRecord
 
+from .checkpoints import look_at_checkpoint
 from .content import Reader, by_index, drift, one_shot, overlap, reread, sized
 from .order import order_of
 from .steps import watch_steps
@@ -47,6 +49,8 @@ def record_training_flow(
         states_loader=pipeline.loader is not None,
         states_step=pipeline.train_step is not None,
         step_location=None if pipeline.train_step is None else location_of(pipeline.train_step),
+        states_checkpoint=pipeline.save is not None,
+        load_location=None if pipeline.load is None else location_of(pipeline.load),
     )
     looking = _Looking(pipeline, batch_size, device, seed)
     kept = generators_kept(pipeline)
@@ -58,6 +62,8 @@ def record_training_flow(
             found = looking.at_loader(found)
         if pipeline.train_step is not None:
             found = looking.at_steps(found)
+        if pipeline.save is not None:
+            found = looking.at_checkpoint(found)
     return replace(found, not_tried=tuple(looking.not_tried))
 
 
@@ -156,6 +162,27 @@ class _Looking:
             return found
         steps, left, schedules = seen
         return replace(found, steps=tuple(steps), left_eval=left, schedules=tuple(schedules))
+
+    def at_checkpoint(self, found: TrainingRecord) -> TrainingRecord:
+        """Save, load and go on."""
+        pipeline = self.pipeline
+        reason = has_weights(pipeline.model)
+        if reason is not None:
+            self._skip("checkpoint", reason)
+            return found
+        notes: list[Unjudged] = []
+        wanted = min(SAMPLES // 2, self.batch_size)
+
+        def look() -> Any:
+            with workbench(
+                pipeline, wanted=wanted, device=self.device, seed=self.seed, notes=notes
+            ) as bench:
+                n = len(bench.samples)
+                half = max(1, n // 2)
+                halves = [list(range(half)), list(range(n - half, n))]
+                return look_at_checkpoint(bench, lambda k: bench.batches(halves[k % 2]))
+
+        return replace(found, checkpoint=self._try("checkpoint", look))
 
     def _calls(self) -> int:
         """Steps of an epoch, as far as known."""
