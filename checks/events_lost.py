@@ -11,8 +11,8 @@ A bad run:
 What to do:
     Keep short events, or leave them out of the data set in the open; say how many rows are cut.
 Limits:
-    Events are counted by the targets, rows where the batch holds them unchanged and in their order.
-    That some rows are cut may be meant: it is a note.
+    Events are counted by the targets, rows where the batch holds them unchanged, in any order. That
+    some rows are cut may be meant: it is a note.
 """
 
 from icediag.finding import Finding
@@ -54,6 +54,7 @@ def _of_events(kept: Conservation) -> Finding:
 
 def _of_rows(kept: Conservation) -> Finding:
     share = 1 - kept.arrived / kept.rows
+    worst = max(range(len(kept.lost)), key=lambda k: kept.lost_rows[k] - kept.kept_rows[k])
     return Finding(
         code=CODE,
         name=NAME,
@@ -61,8 +62,8 @@ def _of_rows(kept: Conservation) -> Finding:
         stage="collate",
         message=(
             f"{kept.path} of a batch holds {100 * (1 - share):.3g} % of the {kept.rows:,} rows of "
-            f"{kept.events} events: {len(kept.lost)} of them are cut, event {kept.lost[-1]} from "
-            f"{kept.lost_rows[-1]:,} to {kept.kept_rows[-1]:,}."
+            f"{kept.events} events: {len(kept.lost)} of them are cut, event {kept.lost[worst]} "
+            f"from {kept.lost_rows[worst]:,} to {kept.kept_rows[worst]:,}."
         ),
         evidence={
             "tensor": kept.path,

@@ -355,6 +355,12 @@ def test_lost_rows_are_counted() -> None:
     order = trial(record, "order of rows")
     assert min(order.moved_rows) > 6 >= max(order.still_rows)
     assert found["partial-order"].evidence["moves_from"] > 6
+    # Sorted before they are cut.
+    record, found = seen(regrouped.pipeline("brightest"))
+    [sorted_rows] = [kept for kept in record.conservation if kept.kind == "rows"]
+    assert sorted_rows == rows
+    longest = regrouped.LENGTHS.index(max(regrouped.LENGTHS))
+    assert f"event {longest} from {max(regrouped.LENGTHS)} to 6" in found["events-lost"].message
     dropped, _ = seen(regrouped.pipeline("dropping"))
     [events] = [kept for kept in dropped.conservation if kept.kind == "events"]
     assert events.lost == tuple(i for i, n in enumerate(regrouped.LENGTHS) if n <= 2)

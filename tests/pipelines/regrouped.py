@@ -36,6 +36,13 @@ def collate_cut(batch: list[Sample]) -> dict[str, Tensor]:
     return collate([{"x": sample["x"][:6], "y": sample["y"]} for sample in batch])
 
 
+def collate_brightest(batch: list[Sample]) -> dict[str, Tensor]:
+    """Of long ones the six largest by their first column, largest first; short ones as they are."""
+    kept = [s["x"][s["x"][:, 0].argsort(descending=True)[:6]] for s in batch]
+    parts = [rows if len(s["x"]) > 6 else s["x"] for s, rows in zip(batch, kept, strict=True)]
+    return collate([{**s, "x": rows} for s, rows in zip(batch, parts, strict=True)])
+
+
 def collate_dropping(batch: list[Sample]) -> dict[str, Tensor]:
     return collate([sample for sample in batch if len(sample["x"]) > 2] or batch)
 
@@ -102,6 +109,7 @@ class Attending(nn.Module):
 
 COLLATES: dict[str, Callable[[list[Sample]], dict[str, Tensor]]] = {
     "cut": collate_cut,
+    "brightest": collate_brightest,
     "dropping": collate_dropping,
     "doubling": collate_doubling,
     "sorted": collate_sorted,

@@ -1,8 +1,12 @@
 """Conservation: what of the samples arrives in the batch, and what gets lost or doubled."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from icediag.instruments.lab import Lab, difference
@@ -85,7 +89,8 @@ def _first_sizes(lab: Lab, samples: Sequence[Any]) -> dict[str, int]:
 def conserved_rows(lab: Lab, samples: Sequence[Any], ragged: Ragged) -> list[Conservation]:
     """Compare the rows of each sample with those of a batch of it alone, and with the whole batch.
 
-    Rows are looked for where a tensor of the batch begins with those of the sample, padded or not.
+    Rows are looked for where a tensor of the batch begins with those of the sample, padded or not,
+    or is made of them in another order: what is too long may be sorted, or drawn from, and cut.
 
     Raises:
         Exception: Whatever the user's code raises.
@@ -131,7 +136,7 @@ def _tables(sample: Any, ragged: Ragged) -> Iterator[tuple[str, Tensor]]:
 
 
 def _arrived(rows: Tensor, batch: dict[str, Tensor]) -> Iterator[tuple[str, int]]:
-    """(path, rows that arrived) of the tensors of a batch that begin with the rows of a sample."""
+    """(path, rows that arrived) of the tensors of a batch that hold the rows of a sample."""
     for path, tensor in batch.items():
         if tensor.dtype != rows.dtype or tensor.layout != rows.layout:
             continue
@@ -140,5 +145,24 @@ def _arrived(rows: Tensor, batch: dict[str, Tensor]) -> Iterator[tuple[str, int]
         if tensor.ndim != rows.ndim or tensor.shape[1:] != rows.shape[1:] or not tensor.shape[0]:
             continue
         both = min(tensor.shape[0], rows.shape[0])
-        if difference(tensor[:both], rows[:both].to(tensor.device)) == 0:
+        ordered = difference(tensor[:both], rows[:both].to(tensor.device)) == 0
+        if ordered or _reordered(rows, tensor) == both:
             yield path, both
+
+
+def _reordered(rows: Tensor, tensor: Tensor) -> int:
+    """How many rows of a tensor are rows of the sample, each counted once; 0 for single numbers.
+
+    Of several columns chance does not make the same row.
+    """
+    if rows[0].numel() < 2:
+        return 0
+    had, came = (Counter(map(bytes, _flat(table))) for table in (rows, tensor))
+    return (had & came).total()
+
+
+def _flat(table: Tensor) -> npt.NDArray[np.uint8]:
+    """The bytes of each row."""
+    flat = table.detach().cpu().reshape(table.shape[0], -1).contiguous()
+    of_bytes: npt.NDArray[np.uint8] = flat.view(torch.uint8).numpy()
+    return of_bytes
