@@ -17,7 +17,8 @@ from icediag.recording import Role
 
 from .flow import Flow, SeenStage
 from .looked import Looked
-from .recognise import F64, I64, Column, recognise
+from .raw_column import F64, I64, Column
+from .recognise import recognise
 from .terms import terms_of
 from .trees import leaves
 

@@ -91,7 +91,7 @@ class Pieces:
 def _together(parts: list[Part | None]) -> Sums | None:
     if parts[-1] is None or None in parts:
         return None
-    lows, highs, zeros, totals, squares = zip(*parts, strict=True)  # type: ignore[arg-type]
+    lows, highs, zeros, totals, squares = zip(*parts, strict=True)
     return Sums(
         low=min(lows), high=max(highs), zeros=sum(zeros), total=sum(totals), squares=sum(squares)
     )

@@ -5,28 +5,20 @@ A map counts as recognised only if every row agrees to what rounding explains. T
 as themselves alone, because any column of two values is an affine map of any other.
 """
 
-# N rows, G groups
+# N rows, M of them, F things that may be added, G groups
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from icediag.provenance_record import Origin
 
-F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
+from .raw_column import DISTINCT, F64, I64, SCREEN, Column, distinct
 
-#: Fewer distinct values than this fit too many maps.
-DISTINCT = 5
-#: Rows on which most candidates are turned down before all rows are looked at.
-SCREEN = 256
 #: Roundings that a value may have gone through: a subtraction, a division, a logarithm, a cast.
 ROUNDINGS = 4.0
-#: What people add to the argument of a logarithm.
-FLOORS = (0.0, 1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 
 
 def round_off(value: float) -> float:
@@ -38,72 +30,6 @@ def round_off(value: float) -> float:
         if abs(short - value) <= 3e-6 * abs(value):
             return short
     return value
-
-
-def _distinct(x: F64) -> bool:
-    """Whether a column has enough different values to tell maps apart."""
-    return np.unique(x[: 8 * SCREEN]).size >= DISTINCT or np.unique(x).size >= DISTINCT
-
-
-@dataclass(eq=False)
-class Column:
-    """A column of numbers, and what is asked of it again and again.
-
-    Attributes:
-        values: `(N,)`.
-    """
-
-    values: F64
-
-    @cached_property
-    def distinct(self) -> bool:
-        """Whether it has enough different values to tell maps apart."""
-        return _distinct(self.values)
-
-    @cached_property
-    def usable(self) -> bool:
-        """Whether all of it is finite, and not all the same."""
-        x = self.values
-        return x.size > 0 and bool(np.isfinite(x).all()) and x.min() != x.max()
-
-    @cached_property
-    def few(self) -> I64:
-        """Rows on which candidates are turned down: the ends of the range, and some between."""
-        between = np.arange(0, self.values.size, max(1, self.values.size // SCREEN))
-        return np.array([self.values.argmin(), self.values.argmax(), *between])
-
-    @cached_property
-    def few_values(self) -> F64:
-        """`(1, M)` values of those rows."""
-        return self.values[self.few][None]
-
-    @cached_property
-    def few_logarithms(self) -> tuple[tuple[float, ...], F64]:
-        """What may be added to the argument of a logarithm, and `(F, M)` logarithms of few rows."""
-        lowest = self.few_values[0, 0]
-        floors = tuple(floor for floor in FLOORS if lowest >= 0 and lowest + floor > 0)
-        return floors, np.log10(self.few_values + np.array(floors)[:, None])
-
-    @cached_property
-    def logarithms(self) -> dict[float, F64]:
-        """By what is added to the argument, where that leaves no pole; made when asked for."""
-        return {}
-
-    def logarithm(self, floor: float) -> F64:
-        """log10(values + floor)."""
-        if floor not in self.logarithms:
-            self.logarithms[floor] = np.log10(self.values + floor)
-        return self.logarithms[floor]
-
-    def taken(self, index: I64) -> "Column":
-        """The column in another order of rows."""
-        if id(index) not in self._taken:
-            self._taken[id(index)] = (index, Column(self.values[index]))
-        return self._taken[id(index)][1]
-
-    @cached_property
-    def _taken(self) -> dict[int, tuple[I64, "Column"]]:
-        return {}
 
 
 def _tolerance(eps: float, slope: float, fx: F64, offset: float, y: F64) -> float:
@@ -216,7 +142,7 @@ def _clipped(name: str, x: F64, y: F64, eps: float) -> Origin | None:
     low, high = float(y.min()), float(y.max())
     inside = (y > low) & (y < high)
     cut = int((y == low).sum()) > 1 or int((y == high).sum()) > 1
-    if not cut or int(inside.sum()) < max(SCREEN // 8, y.size // 4) or not _distinct(x[inside]):
+    if not cut or int(inside.sum()) < max(SCREEN // 8, y.size // 4) or not distinct(x[inside]):
         return None
     line = _line(x[inside], y[inside], eps)
     if line is None:
@@ -240,49 +166,45 @@ def _clipped(name: str, x: F64, y: F64, eps: float) -> Origin | None:
     return replace(found, slope=tidy.slope, offset=tidy.offset)
 
 
-def _by_group(name: str, x: F64, y: F64, eps: float, path: str, group: I64) -> Origin | None:
+def _by_group(name: str, x: Column, y: Column, eps: float, path: str, group: I64) -> Origin | None:
     """An offset, or an offset and a scale, of each group's own."""
-    n_groups = int(group.max()) + 1
-    count = np.bincount(group, minlength=n_groups).clip(min=1)
-
-    def centred(values: F64) -> F64:
-        mean: F64 = np.bincount(group, values, n_groups) / count
-        return values - mean[group]
-
-    dx, dy = centred(x), centred(y)
-    moving = np.abs(dx) > 1e-9 * max(1.0, float(np.abs(x).max()))
-    # Groups in which nothing differs fit any map; of the others there must be enough.
-    if int(moving.sum()) < 4 * DISTINCT or np.unique(group[moving]).size < 3:
+    of_x, of_y = x.grouped(group), y.grouped(group)
+    if not of_x.varies:
         return None
-    slope = float(dx @ dy / (dx @ dx))
+    dx, dy = of_x.apart, of_y.apart
+    slope = float(dx @ dy / of_x.square)
     if slope and np.isfinite(slope):
-        residual = float(np.abs(slope * dx - dy).max())
-        tolerance = 2 * _tolerance(eps, slope, x, 0.0, y)
-        if residual <= tolerance and residual < 1e-2 * float(np.abs(dy).max()):
-            offsets = (np.bincount(group, y - slope * x, n_groups) / count)[np.unique(group)]
-            return Origin(
-                column=name,
-                map="shifted by group",
-                slope=1 / round_off(1 / slope),
-                offset=float(np.median(offsets)),
-                group=path,
-                residual=residual,
-                tolerance=tolerance,
-                compared=y.size,
-            )
-    square = np.bincount(group, dx * dx, n_groups)
-    # Three rows or more in a group: through two points there is always a line.
-    many = (count >= 3) & (square > 0)
+        tolerance = 2 * ROUNDINGS * eps * (abs(slope) * x.largest + y.largest)
+        few = slice(None, None, max(1, dx.size // SCREEN))
+        if np.abs(slope * dx[few] - dy[few]).max() <= tolerance:
+            residual = float(np.abs(slope * dx - dy).max())
+            if residual <= tolerance and residual < 1e-2 * float(np.abs(dy).max()):
+                sums = np.bincount(group, y.values - slope * x.values)
+                return Origin(
+                    column=name,
+                    map="shifted by group",
+                    slope=1 / round_off(1 / slope),
+                    offset=float(np.median((sums / of_x.counts)[np.unique(group)])),
+                    group=path,
+                    residual=residual,
+                    tolerance=tolerance,
+                    compared=dy.size,
+                )
+    many = of_x.many
     if int(many.sum()) < 3:
         return None
-    slopes = np.bincount(group, dx * dy, n_groups) / np.where(square > 0, square, 1.0)
     rows = many[group]
+    most = 1e-2 * float(np.abs(dy[rows]).max())
+    # What the first groups turn down needs no look at the others.
+    if _apart_by_group(dx, dy, group, of_x.first).max() > most:
+        return None
+    slopes = np.bincount(group, dx * dy) / np.where(of_x.squares > 0, of_x.squares, 1.0)
     residuals = np.abs(slopes[group] * dx - dy)[rows]
-    reach = float(np.abs(slopes[many]).max()) * float(np.abs(x).max()) + float(np.abs(y).max())
+    reach = float(np.abs(slopes[many]).max()) * x.largest + y.largest
     tolerance = 2 * ROUNDINGS * eps * reach
     if residuals.size < 4 * DISTINCT or residuals.max() > tolerance:
         return None
-    if residuals.max() > 1e-2 * float(np.abs(dy[rows]).max()) or (slopes[many] <= 0).any():
+    if residuals.max() > most or (slopes[many] <= 0).any():
         return None
     return Origin(
         column=name,
@@ -293,6 +215,14 @@ def _by_group(name: str, x: F64, y: F64, eps: float, path: str, group: I64) -> O
         tolerance=tolerance,
         compared=int(rows.sum()),
     )
+
+
+def _apart_by_group(dx: F64, dy: F64, group: I64, rows: I64) -> F64:
+    """What a scale of each group's own leaves of some rows, all of a group or none of it."""
+    dx, dy, group = dx[rows], dy[rows], group[rows]
+    slopes = np.bincount(group, dx * dy) / np.bincount(group, dx * dx).clip(min=1e-300)
+    residuals: F64 = np.abs(slopes[group] * dx - dy)
+    return residuals
 
 
 def _orders(
@@ -350,7 +280,7 @@ def recognise(
             continue
         for path, group in groups:
             if path != rows:
-                found = _by_group(name, x.values, y, eps, path, group)
+                found = _by_group(name, x, seen, eps, path, group)
                 if found is not None:
                     return replace(found, rows=rows)
     return None

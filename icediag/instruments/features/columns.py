@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from icediag.features_record import ColumnFacts, FeatureColumn, FeatureTable
 from icediag.instruments.origins import MOST_COLUMNS, index_tensors
-from icediag.instruments.recognise import Column, recognise
+from icediag.instruments.raw_column import Column
+from icediag.instruments.recognise import recognise
 from icediag.instruments.slots import Slots
 from icediag.instruments.trees import leaves
 from icediag.pipeline import Pipeline
