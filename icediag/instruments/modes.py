@@ -15,7 +15,12 @@ def seed_all(seed: int) -> None:
     """Seed the global random generators of Python, numpy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - the user's code may use the global generator
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        # It would note down, for devices that are not there, where it was called from: that takes
+        # as long as a small forward.
+        torch.default_generator.manual_seed(seed)
 
 
 def train_mode(model: Any) -> None:

@@ -4,6 +4,7 @@ Also the samples: a collate or model that works in place would otherwise change 
 every run after the first would see other values than training does.
 """
 
+import operator
 import random
 from collections import deque
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.nn.parameter import UninitializedTensorMixin
 
 from .trees import held
 
@@ -36,12 +37,13 @@ def preserved(model: Any) -> Iterator[None]:
     parameters: list[nn.Parameter] = (
         list(model.parameters()) if isinstance(model, nn.Module) else []
     )
+    tensors = [*parameters, *model.buffers()] if isinstance(model, nn.Module) else []
     # A lazy parameter has no values yet; it is to be without them again.
-    lazy = [(tensor, type(tensor)) for tensor in _tensors(model) if is_lazy(tensor)]
+    lazy = [(tensor, type(tensor)) for tensor in tensors if is_lazy(tensor)]
     training = [module.training for module in modules]
     asks = [parameter.requires_grad for parameter in parameters]
     gradients = [None if is_lazy(parameter) else parameter.grad for parameter in parameters]
-    kept = [(tensor, tensor.detach().clone()) for tensor in _tensors(model) if not is_lazy(tensor)]
+    kept = [(tensor, tensor.detach().clone()) for tensor in tensors if not is_lazy(tensor)]
     attributes = [_Attributes(module) for module in modules if _is_plain(module)]
     for parameter in parameters:
         if not is_lazy(parameter):
@@ -88,13 +90,9 @@ def unchanged(samples: list[Any]) -> Iterator[None]:
                 array[...] = before
 
 
-def _tensors(model: Any) -> list[Tensor]:
-    return [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
-
-
 def is_lazy(tensor: Tensor) -> bool:
     """Whether this is a parameter or buffer of a lazy module that has no shape yet."""
-    return isinstance(tensor, (UninitializedParameter, UninitializedBuffer))
+    return isinstance(tensor, UninitializedTensorMixin)
 
 
 def _is_plain(module: nn.Module) -> bool:
@@ -113,16 +111,20 @@ class _Attributes:
         self._module = module
         self._type = type(module)
         self._held = dict(vars(module))
+        containers = [v for v in self._held.values() if isinstance(v, (dict, list, set, deque))]
+        # Most are empty, and need no copy.
+        self._empty: list[Any] = [container for container in containers if not container]
         self._containers: list[tuple[Any, Any]] = [
-            (value, value.copy())
-            for value in self._held.values()
-            if isinstance(value, (dict, list, set, deque))
+            (container, container.copy()) for container in containers if container
         ]
 
     def restore(self) -> None:
         if type(self._module) is not self._type:
             self._module.__class__ = self._type
         self._put_back(vars(self._module), self._held)
+        for container in self._empty:
+            if container:
+                container.clear()
         for container, before in self._containers:
             if container or before:
                 self._put_back(container, before)
@@ -133,13 +135,11 @@ class _Attributes:
         if isinstance(container, set):
             changed = container != before
         elif isinstance(container, dict):
-            changed = list(container) != list(before) or any(
-                container[key] is not value for key, value in before.items()
+            changed = list(container) != list(before) or not all(
+                map(operator.is_, container.values(), before.values())
             )
         else:
-            changed = len(container) != len(before) or any(
-                a is not b for a, b in zip(container, before, strict=True)
-            )
+            changed = len(container) != len(before) or not all(map(operator.is_, container, before))
         if changed:
             container.clear()
             (container.update if isinstance(container, (dict, set)) else container.extend)(before)

@@ -2,6 +2,7 @@
 
 import ast
 import linecache
+import os
 import re
 import sys
 import textwrap
@@ -101,9 +102,10 @@ def read_texts(places: Iterable[Location]) -> dict[str, str]:
 def _files(names: set[str]) -> Iterator[tuple[str, str]]:
     """(name in a recording, file) of loaded modules. A name that means two files means none."""
     found: dict[str, set[str]] = {}
+    last = {Path(name).name for name in names}
     for module, loaded in list(sys.modules.items()):
         file = getattr(loaded, "__file__", None)
-        if isinstance(file, str) and Path(file).name in {Path(name).name for name in names}:
+        if isinstance(file, str) and os.path.basename(file) in last:  # noqa: PTH119 - of thousands
             name = relative_file(file, module)
             if name in names:
                 found.setdefault(name, set()).add(str(Path(file).resolve()))

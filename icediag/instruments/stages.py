@@ -101,11 +101,7 @@ def _places(stages: list[FunctionStage], model: Any) -> Iterator[Place]:
         if not inspect.isclass(stage.owner):
             free[id(stage.function)] = stage
     homes = {(id(stage.owner), stage.attribute) for stage in stages}
-    holders: dict[int, Any] = {
-        id(module): module
-        for module in list(sys.modules.values())
-        if hasattr(module, "__dict__")  # anything may stand there
-    }
+    holders: dict[int, Any] = {id(holder): holder for holder in _LOOKED.holding(free)}
     if isinstance(model, nn.Module):
         for part in model.modules():
             holders[id(part)] = part
@@ -115,13 +111,45 @@ def _places(stages: list[FunctionStage], model: Any) -> Iterator[Place]:
                 if plain and hasattr(value, "__dict__"):
                     holders[id(value)] = value
     for holder in holders.values():
-        held = getattr(holder, "__dict__", {})
-        # Of some 100,000 names few are looked at one by one.
-        if free.keys().isdisjoint(map(id, list(held.values()))):
-            continue
-        for name, value in list(held.items()):
+        for name, value in list(getattr(holder, "__dict__", {}).items()):
             if id(value) in free and (id(holder), name) not in homes:
                 yield free[id(value)], holder, name
+
+
+class _Modules:
+    """Which loaded modules hold some functions.
+
+    Of some 100,000 names few are looked at one by one, and those of a module only once for the same
+    functions, as long as it has as many names: instruments ask again and again. A name that held
+    something else at first and one of the functions later is missed; that costs a stage, no more.
+    """
+
+    def __init__(self) -> None:
+        #: Kept, so that nothing else gets their places in memory.
+        self._functions: list[Any] = []
+        #: Module -> how many names it had, and whether one of the functions was among them.
+        self._seen: dict[int, tuple[Any, int, bool]] = {}
+
+    def holding(self, free: dict[int, FunctionStage]) -> list[Any]:
+        """The modules; functions are given by their `id`."""
+        functions = [stage.function for stage in free.values()]
+        if set(map(id, functions)) != set(map(id, self._functions)):
+            self._functions, self._seen = functions, {}
+        found = []
+        for module in list(sys.modules.values()):
+            held = getattr(module, "__dict__", None)  # anything may stand there
+            if held is None:
+                continue
+            known = self._seen.get(id(module))
+            if known is None or known[0] is not module or known[1] != len(held) or known[2]:
+                holds = not free.keys().isdisjoint(map(id, list(held.values())))
+                self._seen[id(module)] = module, len(held), holds
+            if self._seen[id(module)][2]:
+                found.append(module)
+        return found
+
+
+_LOOKED = _Modules()
 
 
 def _put(holder: Any, name: str, value: Any) -> None:

@@ -1,6 +1,6 @@
 """Ranges: what values a batch's columns may have, and batches with rows moved to their ends."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -63,6 +63,17 @@ def columns_of(batch: Any, limits: list[Limit], targets: list[Tensor]) -> list[C
                 Column(name, values, min([low, *lows]), max([high, *highs]), bool(lows or highs))
             )
     return columns
+
+
+def within(columns: list[Column], known: list[Column]) -> list[Column]:
+    """Columns of a batch with the ranges that the same columns of another were found to have."""
+    ranges = {column.path: column for column in known}
+    return [
+        replace(column, low=of.low, high=of.high, declared=of.declared)
+        if (of := ranges.get(column.path)) is not None
+        else column
+        for column in columns
+    ]
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -36,13 +36,15 @@ from icediag.pipeline import Domain, Pipeline
 from .facts import counted, merged, with_facts
 from .poles import PoleWatch, confirmed
 from .propagate import Propagation
-from .ranges import columns_of, move_rows, records
+from .ranges import Column, columns_of, move_rows, records, within
 from .search import Search, outside, tolerance
 from .watch import BoundFlow
 
-#: Samples that intervals are carried for, and that searches move: a bound of an output column does
-#: not depend on how many rows it has.
+#: Samples that are searched for poles, and that searches move.
 FEW = 16
+#: Of these, samples that intervals are carried for: a bound does not depend on how many rows there
+#: are. They are of several lengths, the longest left out, which may hold more than all others.
+CARRIED = 4
 #: Samples whose inputs a search moves by their gradients. They are searched side by side, so more
 #: find little more; and where a model writes row by row, the way back costs the square of them.
 SEARCHED = 4
@@ -167,7 +169,7 @@ class _Prover:
         """Intervals of all stages and outputs, then what each output column is."""
         model = self._pipeline.model
         _set_training(model, False)
-        batch = self._batch(self._few)
+        batch = self._batch(_of_each_length(self._few))
         flow = self._flow
         self._propagation = propagation = Propagation(flow.current)
         flow.propagation = flow.batch = None
@@ -286,27 +288,25 @@ class _Prover:
         """Runs on the batch as it is and with rows moved within their ranges, forward and back."""
         pipeline = self._pipeline
         _set_training(pipeline.model, True)
+        first: list[Column] = []
         for probe in range(PROBES + 1):
             batch = self._batch(self._few)
             flow = BoundFlow(pipeline.contracts)
-            columns = columns_of(batch, self._limits(batch), self._targets(batch))
-            if probe == 0:
-                self._ranges = records(columns)
-            met = "the batch as it is"
-            with unchanged([batch]):
-                if probe:
-                    move_rows(columns, self._seed + probe)
+            if probe:
+                columns = columns_of(batch, [], self._targets(batch))
+                with unchanged([batch]):
+                    move_rows(within(columns, first), self._seed + probe)
                     met = "the batch with rows moved within their ranges"
-                self._poles_of(flow, batch, met)
+                    self._poles_of(flow, batch, met)
+                continue
+            try:
+                with unchanged([batch]):
+                    self._poles_of(flow, batch, "the batch as it is")
+            finally:
+                # The run has met the ranges that signatures state of columns of this batch.
+                first = columns_of(batch, flow.limits, self._targets(batch))
+                self._ranges = records(first)
         self._poles = merged(self._poles)
-
-    def _limits(self, batch: Any) -> list[Any]:
-        """Ranges that signatures state of what are columns of this batch."""
-        flow = BoundFlow(self._pipeline.contracts)
-        flow.batch = batch
-        with self._watched(flow), torch.no_grad():
-            self._forward(self._pipeline.model, batch)
-        return flow.limits
 
     def _targets(self, batch: Any) -> list[Tensor]:
         found = []
@@ -343,6 +343,16 @@ class _Prover:
             ):
                 outcome = "gradients of weights"
         self._poles += confirmed(watch.meetings, outcome, met)
+
+
+def _of_each_length(samples: list[Any]) -> list[Any]:
+    """A few samples, from the shortest up to three quarters of the way to the longest."""
+    if len(samples) <= CARRIED:
+        return samples
+    sizes = [sum(leaf.numel() for _, leaf in leaves(sample)) for sample in samples]
+    ranked = sorted(range(len(samples)), key=lambda i: (sizes[i], i))
+    chosen = {ranked[k * len(samples) // CARRIED] for k in range(CARRIED)}
+    return [samples[i] for i in sorted(chosen)]
 
 
 def _own(pipeline: Pipeline) -> list[Any]:

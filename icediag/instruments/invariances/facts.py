@@ -77,11 +77,6 @@ def shift_of_time(setting: Setting) -> list[Trial]:
     for name in names:
         with lab.ready(setting.samples) as model, torch.no_grad():
             batch = lab.batch(setting.samples, native=False)
-            before = {
-                path: out.clone()
-                for path, out in outputs_of(call(lab.pipeline, model, batch)).items()
-            }
-            batch = lab.batch(setting.samples, native=False)
             times = lab.pipeline.raw[name](batch)
             if not times.is_floating_point() or times.numel() < 2:
                 continue
@@ -90,11 +85,11 @@ def shift_of_time(setting: Setting) -> list[Trial]:
             if float((lab.pipeline.raw[name](batch) - times).abs().max()):
                 continue  # a copy of the times, not the times themselves
             after = outputs_of(call(lab.pipeline, model, batch))
-            for path, out in before.items():
+            for path, out in setting.whole.items():
                 if path not in after or after[path].shape != out.shape:
                     continue
                 size = scale_of(after[path] - out)
-                limit = lab.rounding(path, setting.whole.get(path, out))
+                limit = lab.rounding(path, out)
                 found.append(
                     Trial(
                         change="shift of time",
