@@ -25,6 +25,7 @@ from icediag.checks import (
 from icediag.finding import Diagnosis, Finding
 from icediag.icecube import pipeline as icecube
 from icediag.instruments.invariances import record_invariances
+from icediag.instruments.lab import Lab
 from icediag.invariances_record import InvariancesRecord, Trial
 from icediag.model.network import NetworkConfig
 from icediag.recording import Recording
@@ -394,3 +395,18 @@ def test_samples_are_left_as_they_were() -> None:
     record_invariances(made)
     for ours, theirs in zip(made.dataset, regrouped.samples(), strict=True):
         assert torch.equal(ours["x"], theirs["x"])
+
+
+def test_the_same_samples_run_once() -> None:
+    pipeline = deepsets.pipeline()
+    lab = Lab(pipeline, torch.device("cpu"), 0)
+    samples = [pipeline.dataset[i] for i in range(4)]
+    calls = []
+    assert isinstance(pipeline.model, nn.Module)
+    handle = pipeline.model.register_forward_hook(lambda *_: calls.append(1))
+    first, again = lab.run(samples), lab.run(list(samples))
+    assert len(calls) == 1 and all(first[path] is again[path] for path in first) and first
+    lab.run(samples[::-1])
+    lab.run(samples[:2])
+    assert len(calls) == 3
+    handle.remove()

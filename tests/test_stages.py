@@ -17,7 +17,7 @@ from icediag.instruments.stages import (
     resolve,
     wrapped,
 )
-from tests.pipelines import graphs, helpers
+from tests.pipelines import graphs, helpers, images
 
 HERE = "tests.pipelines.helpers"
 NAMES = ("gather_sources", "Aggregator.total", "Aggregator.halve", "Aggregator.scaled")
@@ -193,3 +193,16 @@ def test_files_are_relative_to_the_top_package() -> None:
     assert relative_file("/a/b/script.py", "__main__") == "script.py"
     assert relative_file("/a/b/script.py", None) == "script.py"
     assert relative_file("mod.py", "pkg.sub.mod") == "mod.py"
+
+
+def test_a_module_that_got_another_name_since_is_looked_at_again(
+    seen: list[str], wrapper: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = [resolve(f"{HERE}:gather_sources")]
+    with wrapped(stages, wrapper):
+        pass
+    monkeypatch.setattr(images, "later", helpers.gather_sources, raising=False)
+    original = helpers.gather_sources
+    with wrapped(stages, wrapper):
+        assert vars(images)["later"] is helpers.gather_sources is not original
+    assert vars(images)["later"] is original
