@@ -55,7 +55,7 @@ def _sources() -> str:
     Raises:
         OSError: Its files cannot be read, as of a package that is not unpacked.
     """
-    names = ("array", "light", "population", "pulses", "readout", "simulate")
+    names = ("array", "light", "population", "pulses", "reach", "readout", "simulate")
     digest = hashlib.sha256(np.__version__.encode())
     for name in names:
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())

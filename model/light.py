@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .array import DOMS_PER_STRING, N_MAIN_STRINGS, N_STRINGS, icecube86
+from .array import DOMS_PER_STRING, N_MAIN_STRINGS, icecube86
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -47,7 +47,7 @@ PMT_AREA: Final = 0.0444
 _METRES_PER_GEV: Final = 5.21
 
 #: DeepCore's PMTs of high quantum efficiency count 1.35 [JINST 12 P03012, section 2].
-_HIGH_EFFICIENCY: Final = 1.35
+HIGH_EFFICIENCY: Final = 1.35
 
 #: Pandel's residual [C]: Gamma of shape d_eff / 33.29 m and scale 246.8 ns, which is the 556.7 ns
 #: of scattering shortened by absorption over 98 m. The bulk values serve for all depths here.
@@ -78,11 +78,6 @@ _ICE: Final = (
 #: Attenuation over the whole Cherenkov spectrum, by that at 400 nm, where ice is clearest
 #: (assumption, fitted to the DOMs of bright events).
 _SPECTRUM: Final = 1.16
-
-#: DOMs that would see fewer photo-electrons than this in ice of this propagation length (m) are not
-#: looked at. Measured over 800 candidates: 98 % of all light is kept, 96 % of the median event's.
-_NEGLIGIBLE: Final = 0.03
-_CLEAR: Final = 50.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,9 +111,14 @@ def shower_yield(energy: F64) -> F64:
     return PHOTONS_PER_METRE * _METRES_PER_GEV * energy
 
 
-def _column(values: F64) -> F32:
-    """`(n,)` as a float32 column `(n, 1)`."""
-    return values[:, None].astype(np.float32)
+def _hypotenuse(a: F32, b: F32) -> F32:
+    """The root of a^2 + b^2, as `np.hypot` rounds it and in half the time."""
+    square = a.astype(np.float64)
+    square *= square
+    other = b.astype(np.float64)
+    other *= other
+    square += other
+    return np.sqrt(square, out=square).astype(np.float32)
 
 
 class Ice:
@@ -134,10 +134,10 @@ class Ice:
         inverse = np.interp(at, depth, _SPECTRUM / np.sqrt(absorption * scattering / 3.0))
         self._per_metre = 1.0 / edge
         self._integral = np.concatenate([[0.0], np.cumsum(inverse * edge)]).astype(np.float32)
+        self._step = np.diff(self._integral)
+        self._top = np.float32(len(self._integral) - 1.001)
         self.xyz = icecube86()
-        self.string_xy = self.xyz.reshape(N_STRINGS, DOMS_PER_STRING, 3)[:, :, :2].mean(axis=1)
         self.z = self.xyz[:, 2].astype(np.float32)
-        self.z_range = float(self.z.min()), float(self.z.max())
         dom_depth = _DEPTH_OF_ORIGIN - self.xyz[:, 2]
         scat = np.interp(dom_depth, depth, scattering)
         absorb = np.interp(dom_depth, depth, absorption)
@@ -145,7 +145,7 @@ class Ice:
         diffusion = scat / 3.0 * np.exp(scat / absorb)  # [A]: lambda_c = lambda_e / (3 zeta)
         mu = (diffusion / SIN_CHERENKOV) ** 2 * 2.0 / (np.pi * propagation)
         area = np.full(len(self.z), PMT_AREA)
-        area[N_MAIN_STRINGS * DOMS_PER_STRING :] *= _HIGH_EFFICIENCY
+        area[N_MAIN_STRINGS * DOMS_PER_STRING :] *= HIGH_EFFICIENCY
         self.attenuation = (1.0 / propagation).astype(np.float32)
         self.scattering = scat.astype(np.float32)
         self.diffusion = diffusion.astype(np.float32)
@@ -155,132 +155,133 @@ class Ice:
 
     def integral(self, z: F32) -> F32:
         """Attenuation (1/m) integrated upwards to `z`, clear of the table's ends by a constant."""
-        x = (z - np.float32(self._z0)) * np.float32(self._per_metre)
-        np.clip(x, 0.0, len(self._integral) - 1.001, out=x)
-        cell = x.astype(np.int32)
-        low = self._integral[cell]
-        high = self._integral[cell + 1]
-        return np.asarray(low + (x - cell) * (high - low), dtype=np.float32)
+        x = z - np.float32(self._z0)
+        x *= np.float32(self._per_metre)
+        np.maximum(x, np.float32(0.0), out=x)
+        np.minimum(x, self._top, out=x)
+        whole = np.floor(x)
+        cell = whole.astype(np.int64)
+        x -= whole
+        between = np.multiply(x, self._step[cell], dtype=np.float64)
+        between += self._integral[cell]
+        return between.astype(np.float32)
 
-    def reach(self, sources: Sources) -> tuple[F64, F64]:
-        """Distances (m) beyond which line and point give a DOM a negligible mean: `(C,)` each."""
-        d = np.geomspace(1.0, 2500.0, 200)
-        area = PMT_AREA * _HIGH_EFFICIENCY * np.exp(-d / _CLEAR)
-        line = area / (2 * np.pi * SIN_CHERENKOV * np.sqrt(30.0 * d) * np.tanh(np.sqrt(d / 30.0)))
-        point = area / (4 * np.pi * 30.0 * d * np.tanh(d / 30.0))
-        # The yield needed rises with distance, as np.interp wants it.
-        by_line = np.interp(sources.line, _NEGLIGIBLE / line, d)
-        by_point = np.interp(sources.point, _NEGLIGIBLE / point, d)
-        return np.where(sources.line > 0, by_line, 0.0), np.where(sources.point > 0, by_point, 0.0)
+    def expected(
+        self, sources: Sources, candidate: I64, sensor: I64, along: F32, d: F32
+    ) -> tuple[F32, F32]:
+        """Mean number of photo-electrons in DOMs.
 
-    def lit(self, sources: Sources) -> tuple[I64, I64, F32, F32]:
-        """DOMs that are near enough to see light.
-
-        Returns:
-            `(M,)` each, in rising order of candidate: the candidate, the sensor_id, the DOM's place
-            along the line counted from its start, and its distance from the line (m, at least 0.5).
-        """
-        by_line, by_point = self.reach(sources)
-        p, r0 = sources.direction, sources.start
-        # The stretch of track from which light can come: heights within reach of the array.
-        low = self.z_range[0] - 1.6 * by_line
-        high = self.z_range[1] + 1.6 * by_line
-        pz = np.where(np.abs(p[:, 2]) < 1e-6, 1e-6, p[:, 2])
-        ends = np.sort(np.stack([(low - r0[:, 2]) / pz, (high - r0[:, 2]) / pz]), axis=0)
-        first = np.clip(ends[0], 0.0, sources.length)
-        last = np.clip(ends[1], 0.0, sources.length)
-        # Horizontal distance of each string from that stretch: a lower bound of the true one.
-        to_x = (self.string_xy[:, 0] - r0[:, :1]).astype(np.float32)
-        to_y = (self.string_xy[:, 1] - r0[:, 1:2]).astype(np.float32)
-        px, py = p[:, :1].astype(np.float32), p[:, 1:2].astype(np.float32)
-        s = (to_x * px + to_y * py) / np.maximum(px * px + py * py, np.float32(1e-9))
-        s = np.clip(s, _column(first), _column(last))
-        near = (to_x - s * px) ** 2 + (to_y - s * py) ** 2 < _column(by_line**2)
-        s = _column(sources.point_at)
-        near |= (to_x - s * px) ** 2 + (to_y - s * py) ** 2 < _column(by_point**2)
-        candidate, string = np.nonzero(near)
-
-        dx, dy = to_x[near][:, None], to_y[near][:, None]
-        dz = self.z.reshape(N_STRINGS, DOMS_PER_STRING)[string] - _column(r0[candidate, 2])
-        along = dz * _column(p[candidate, 2]) + (dx * px[candidate] + dy * py[candidate])
-        square = dz * dz + (dx * dx + dy * dy) - along * along
-        np.maximum(square, np.float32(0.25), out=square)
-        off_end = along - np.clip(along, 0.0, _column(sources.length[candidate]))
-        ahead = along - _column(sources.point_at[candidate])
-        close = square + off_end * off_end < _column(by_line[candidate] ** 2)
-        close |= square + ahead * ahead < _column(by_point[candidate] ** 2)
-        cell = np.flatnonzero(close)
-        row, om = np.divmod(cell, DOMS_PER_STRING)
-        sensor = string[row] * DOMS_PER_STRING + om
-        return candidate[row], sensor, along.ravel()[cell], np.sqrt(square.ravel()[cell])
-
-    def expected(self, sources: Sources) -> tuple[I64, I64, F32, F32]:
-        """Mean number of photo-electrons in each DOM that light may reach.
+        Args:
+            sources: The light.
+            candidate: `(M,)` rows of `sources`.
+            sensor: `(M,)` sensor_id.
+            along: `(M,)` m, the DOM's place along the line, counted from its start.
+            d: `(M,)` m, its distance from the line, above 0.
 
         Returns:
-            `(M,)` each, in rising order of candidate: the candidate, the sensor_id, the means from
-            the line and from the point.
+            `(M,)` each: the means from the line and from the point.
         """
-        candidate, sensor, along, d = self.lit(sources)
-        line, point = np.zeros_like(d), np.zeros_like(d)
-        for value, strength, find in (
-            (line, sources.line, self._from_line),
-            (point, sources.point, self._from_point),
+        means = []
+        for strength, find in (
+            (sources.line, self._from_line),
+            (sources.point, self._from_point),
         ):
-            rows = np.flatnonzero(strength[candidate] > 0)
-            c = candidate[rows]
-            photons = strength.astype(np.float32)[c]
-            value[rows] = photons * find(sources, c, sensor[rows], along[rows], d[rows])
-        return candidate, sensor, line, point
+            photons = strength.astype(np.float32)[candidate]
+            rows = np.flatnonzero((strength > 0)[candidate])
+            if len(rows) == len(photons):
+                value = find(sources, candidate, sensor, along, d)
+                value *= photons
+            else:
+                value = np.zeros_like(d)
+                of_rows = (column[rows] for column in (candidate, sensor, along, d))
+                value[rows] = photons[rows] * find(sources, *of_rows)
+            means.append(value)
+        return means[0], means[1]
 
     def _from_line(self, sources: Sources, c: I64, sensor: I64, along: F32, d: F32) -> F32:
-        s = along - d * np.float32(_COT_CHERENKOV)
-        on_line = np.clip(s, np.float32(0.0), sources.length.astype(np.float32)[c])
+        on_line = d * np.float32(_COT_CHERENKOV)
+        np.subtract(along, on_line, out=on_line)
+        path = on_line.copy()
+        np.maximum(on_line, np.float32(0.0), out=on_line)
+        np.minimum(on_line, sources.length.astype(np.float32)[c], out=on_line)
         # A DOM off the end of the line is lit by light that scattered round the corner.
-        path = d + np.abs(s - on_line)
+        path -= on_line
+        np.abs(path, out=path)
+        path += d
         length = self.line_diffusion[sensor]
-        ratio = np.sqrt(d / length)
-        diffuse = np.float32(2 * np.pi * SIN_CHERENKOV) * length * ratio * np.tanh(ratio)
-        area = self._seen(sources, c, sensor, on_line, path, np.hypot(d, along - on_line))
-        return np.asarray(area / diffuse)
+        ratio = d / length
+        np.sqrt(ratio, out=ratio)
+        length *= np.float32(2 * np.pi * SIN_CHERENKOV)
+        length *= ratio
+        length *= np.tanh(ratio, out=ratio)
+        distance = _hypotenuse(d, along - on_line)
+        area = self._seen(sources, c, sensor, on_line, path, distance)
+        area /= length
+        return area
 
     def _from_point(self, sources: Sources, c: I64, sensor: I64, along: F32, d: F32) -> F32:
         at = sources.point_at.astype(np.float32)[c]
         ahead = along - at
-        distance = np.hypot(d, ahead)
+        distance = _hypotenuse(d, ahead)
         length = self.diffusion[sensor]
-        diffuse = np.float32(4 * np.pi) * length * distance * np.tanh(distance / length)
+        ratio = distance / length
+        length *= np.float32(4 * np.pi)
+        length *= distance
+        length *= np.tanh(ratio, out=ratio)
         # Assumption: showers shine forward, exp(-2.5 |cos - cos_C|) normalised to a mean of 1, and
         # forget the direction over two effective scattering lengths.
-        kept = np.exp(-0.5 * distance / self.scattering[sensor])
-        off = np.abs(ahead / distance - np.float32(COS_CHERENKOV))
-        forward = np.float32(3.47) * np.exp(np.float32(-2.5) * off)
+        kept = np.float32(-0.5) * distance
+        kept /= self.scattering[sensor]
+        np.exp(kept, out=kept)
+        forward = np.divide(ahead, distance, out=ahead)
+        forward -= np.float32(COS_CHERENKOV)
+        np.abs(forward, out=forward)
+        forward *= np.float32(-2.5)
+        np.exp(forward, out=forward)
+        forward *= np.float32(3.47)
+        forward -= np.float32(1.0)
+        forward *= kept
+        forward += np.float32(1.0)
         area = self._seen(sources, c, sensor, at, distance, distance)
-        return np.asarray(area / diffuse * (1 + kept * (forward - 1)))
+        area /= length
+        area *= forward
+        return area
 
     def _seen(
         self, sources: Sources, c: I64, sensor: I64, at: F32, path: F32, distance: F32
     ) -> F32:
         """Area (m^2) that a DOM offers to light from `at` m on the line, attenuated over `path`."""
-        z_from = sources.start[:, 2].astype(np.float32)[c]
-        z_from += at * sources.direction[:, 2].astype(np.float32)[c]
-        rise = self.z[sensor] - z_from
-        level = np.abs(rise) < 1.0
-        per_metre = self.depth_integral[sensor] - self.integral(z_from)
-        per_metre /= np.where(level, np.float32(1.0), rise)
-        per_metre = np.where(level, self.attenuation[sensor], per_metre)
+        z_from = at * sources.direction[:, 2].astype(np.float32)[c]
+        z_from += sources.start[:, 2].astype(np.float32)[c]
+        rise = self.z[sensor]
+        rise -= z_from
+        per_metre = self.depth_integral[sensor]
+        per_metre -= self.integral(z_from)
         # PMTs look down. Assumption: acceptance falls linearly from 0.9 for light going straight up
         # to 0.1 for light coming straight down (which scatters in the refrozen hole to be seen).
         # (Clipped: within centimetres of the line float32 may put the DOM nearer than its height.)
-        upward = np.clip(rise / distance, np.float32(-1.0), np.float32(1.0))
-        seen = np.float32(0.5) + np.float32(0.4) * upward
-        return np.asarray(self.area[sensor] * seen * np.exp(-path * per_metre))
+        seen = rise / distance
+        np.maximum(seen, np.float32(-1.0), out=seen)
+        np.minimum(seen, np.float32(1.0), out=seen)
+        seen *= np.float32(0.4)
+        seen += np.float32(0.5)
+        seen *= self.area[sensor]
+        # From a source at the DOM's own height the ice is that at the DOM.
+        level = np.flatnonzero(np.abs(rise) < 1.0)
+        rise[level] = 1.0
+        per_metre /= rise
+        per_metre[level] = self.attenuation[sensor[level]]
+        per_metre *= path
+        np.negative(per_metre, out=per_metre)
+        seen *= np.exp(per_metre, out=per_metre)
+        return seen
 
     def arrival(
         self,
         sources: Sources,
         candidate: I64,
         sensor: I64,
+        of: I64,
         from_line: NDArray[np.bool_],
         rng: np.random.Generator,
     ) -> F64:
@@ -294,26 +295,44 @@ class Ice:
 
         Args:
             sources: The light.
-            candidate: `(P,)` rows of `sources`.
-            sensor: `(P,)` sensor_id.
+            candidate: `(H,)` rows of `sources`, for each DOM that is hit.
+            sensor: `(H,)` sensor_id.
+            of: `(P,)` the DOM of each photo-electron, 0..H - 1.
             from_line: `(P,)` True where the light comes from the line, False from the point.
             rng: Random numbers.
 
         Returns:
             `(P,)` ns after the start of the line; at most `MAX_EARLY` before light can be there.
         """
+        # What follows from geometry is worked out once for the line and once for the point, of each
+        # DOM that has light from there.
+        way = 2 * of + from_line
+        used = np.zeros(2 * len(sensor), dtype=bool)
+        used[way] = True
+        ways = np.flatnonzero(used)
+        place = np.cumsum(used)
+        place -= 1
+        at = place[way]
+        dom, by_line = ways >> 1, ways & 1 == 1
+        c = candidate[dom]
+
         p = sources.direction[candidate]
         w = self.xyz[sensor] - sources.start[candidate]
         along = np.einsum("pk,pk->p", w, p)
         d = np.sqrt(np.maximum(np.einsum("pk,pk->p", w, w) - along**2, 0.25))
-        s = np.clip(along - d * _COT_CHERENKOV, 0.0, sources.length[candidate])
-        s = np.where(from_line, s, sources.point_at[candidate])
+        along, d, wz, pz = (column[dom] for column in (along, d, w[:, 2], p[:, 2]))
+        s = np.clip(along - d * _COT_CHERENKOV, 0.0, sources.length[c])
+        s = np.where(by_line, s, sources.point_at[c])
         ahead = along - s
         distance = np.sqrt(d**2 + ahead**2)
-        cos_eta = (w[:, 2] - s * p[:, 2]) / distance
+        cos_eta = (wz - s * pz) / distance
         turn = np.maximum(COS_CHERENKOV - ahead / distance, 0.0)
         effective = 0.8395 * distance * SIN_CHERENKOV * (1.0 + 0.5 * turn)
         effective += 3.094 - 3.946 * cos_eta + 4.636 * cos_eta**2
-        residual = rng.standard_gamma(effective / _PANDEL_LENGTH) * _PANDEL_SCALE
-        jitter = np.clip(rng.normal(0.0, _JITTER, len(d)), -MAX_EARLY, MAX_EARLY)
-        return np.asarray((s + N_GROUP * distance) / C_LIGHT + residual + jitter)
+        shape = effective / _PANDEL_LENGTH
+        straight = (s + N_GROUP * distance) / C_LIGHT
+        time = rng.standard_gamma(shape[at])
+        time *= _PANDEL_SCALE
+        time += straight[at]
+        time += np.clip(rng.normal(0.0, _JITTER, len(of)), -MAX_EARLY, MAX_EARLY)
+        return np.asarray(time)

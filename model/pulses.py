@@ -1,6 +1,6 @@
 """Pulses: thrown from the light that is expected, and read out with noise, charge and flags."""
 
-# N events, C candidates, P pulses
+# N events, C candidates, H DOMs of them that are hit, P pulses
 
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -10,18 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .light import Ice, Sources
+from .reach import reach
 from .readout import (
     READ_AFTER,
     READ_BEFORE,
     REARM_TIME,
     charges,
+    event_of,
+    event_time_order,
+    keys,
     launches,
     noise,
-    sort_key,
-    sort_order,
+    time_of,
 )
 
 BOOL = NDArray[np.bool_]
+U8 = NDArray[np.uint8]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
@@ -51,29 +55,28 @@ _MOST_AFTER: Final = 5000.0
 THROWS: Final = 5
 _SURE_LIGHT: Final = 60.0
 
+#: What a pulse comes from.
+LIGHT, AFTERPULSE, NOISE = np.arange(3, dtype=np.uint8)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pulses:
     """Pulses on their way to a table.
 
     Attributes:
-        event: `(P,)` row number of whatever they belong to.
-        sensor: `(P,)` sensor_id.
-        time: `(P,)` ns, rounded.
+        key: `(P,)` event, sensor_id and time in one, see `readout.keys`.
         weight: `(P,)` photo-electrons that a pulse stands for, at least 1.
-        noise: `(P,)` True for noise.
-        afterpulse: `(P,)` True for afterpulses of light.
+        origin: `(P,)` uint8: `LIGHT`, `AFTERPULSE` of light, or `NOISE`.
     """
 
-    event: I64
-    sensor: I64
-    time: I64
+    key: I64
     weight: F64
-    noise: BOOL
-    afterpulse: BOOL
+    origin: U8
 
     def take(self, rows: BOOL | I64) -> "Pulses":
         """The pulses of these rows."""
+        if rows.dtype == np.bool_:
+            rows = np.flatnonzero(rows)
         return Pulses(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
@@ -97,46 +100,64 @@ def _merged(mean: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def light(sources: Sources, rng: np.random.Generator) -> Pulses:
-    """Pulses of light and their afterpulses, in `sort_order`, times from the start of the line.
+    """Pulses of light and their afterpulses by rising key, times from the start of the line.
 
     Throw t of candidate c is event c * THROWS + t of the result.
     """
-    candidate, dom, line, point = ice().expected(sources)
-    both = line + point
-    merged = _merged(both)
+    candidate, dom, along, distance = reach().lit(sources)
+    line, point = ice().expected(sources, candidate, dom, along, distance)
+    mean = line + point
+    merged = _merged(mean)
     # Bright candidates trigger anyway: one throw will do.
     brightness = np.bincount(candidate, merged, minlength=len(sources.length))
     throws = np.where(brightness < _SURE_LIGHT, THROWS, 1)
     counts = rng.poisson(merged * throws[candidate])
-    cell = np.repeat(np.arange(len(counts)), counts)
-    n = len(cell)
-    row, sensor, mean = candidate[cell], dom[cell], both[cell]
-    event = row * THROWS + (rng.random(n) * throws[row]).astype(np.int64)
-    from_line = rng.random(n) * mean < line[cell]
-    time = ice().arrival(sources, row, sensor, from_line, rng)
-    weight = np.maximum(mean / merged[cell], 1.0).astype(np.float64)
+    # From here on only DOMs that see light, and their pulses, which have several to a DOM.
+    hit = np.flatnonzero(counts > 0)
+    candidate, dom = candidate[hit], dom[hit]
+    mean, line, merged = mean[hit], line[hit], merged[hit]
+    of = np.repeat(np.arange(len(hit)), counts[hit])
+    n = len(of)
+    throw = (rng.random(n) * throws[candidate][of]).astype(np.int64)
+    photons = mean.astype(np.float64)
+    from_line = rng.random(n) * photons[of] < line[of]
+    time = ice().arrival(sources, candidate, dom, of, from_line, rng)
+    weight = np.maximum(mean / merged, 1.0).astype(np.float64)
 
-    origin, time, weight = _with_afterpulses(time, weight, mean.astype(np.float64), rng)
-    pulses = Pulses(
-        event=event[origin],
-        sensor=sensor[origin],
-        time=np.rint(time).astype(np.int64),
-        weight=weight,
-        noise=np.zeros(len(time), dtype=bool),
-        afterpulse=np.arange(len(time)) >= n,
-    )
-    return pulses.take(sort_order(pulses.event, pulses.sensor, pulses.time))
+    row, time, weight = _with_afterpulses(time, weight, photons, of, rng)
+    # Keys of time 0 on each pulse's DOM, in its event.
+    at = keys(throw + (candidate * THROWS)[of], dom[of], 0)
+    key = at[row] + np.rint(time).astype(np.int64)
+    origin = np.full(len(key), AFTERPULSE)
+    origin[:n] = LIGHT
+    order = np.argsort(key, kind="stable")
+    return Pulses(key=key[order], weight=weight[order], origin=origin[order])
+
+
+def _after(weight: F64, photons: F64, generation: int) -> tuple[F64, F64]:
+    """Mean number of afterpulses of a pulse, and the share of photo-electrons that are pulses.
+
+    Args:
+        weight: `(P,)` photo-electrons that each stands for.
+        photons: `(P,)` mean number of photo-electrons in the pulse's DOM.
+        generation: 1 for afterpulses of light, 2 for theirs, and so on.
+    """
+    in_dom = photons * _AFTERPULSES**generation
+    merged = (1 + in_dom / _MERGE_AFTER) ** (_MERGE_POWER - 1)
+    merged /= 1 + in_dom * merged / _MOST_AFTER
+    return weight * _AFTERPULSES * merged, merged
 
 
 def _with_afterpulses(
-    time: F64, weight: F64, photons: F64, rng: np.random.Generator
+    time: F64, weight: F64, photons: F64, of: I64, rng: np.random.Generator
 ) -> tuple[I64, F64, F64]:
     """Pulses of light and their afterpulses, and theirs, until there are none.
 
     Args:
         time: `(P,)` ns.
-        weight: `(P,)` photo-electrons that each stands for.
-        photons: `(P,)` mean number of photo-electrons in the pulse's DOM.
+        weight: `(H,)` photo-electrons that a pulse of light stands for, by DOM that is hit.
+        photons: `(H,)` mean number of photo-electrons in the DOM.
+        of: `(P,)` the DOM of each pulse.
         rng: Random numbers.
 
     Returns:
@@ -144,36 +165,30 @@ def _with_afterpulses(
     """
     start, cut = _AFTERPULSE_RANGE
     shape, scale = _EARLY_TIMES
-    origin = np.arange(len(time))
-    row = origin
-    origins, times, weights = [origin], [time], [weight]
-    generation = 0
+    row = np.arange(len(time))
+    origins, times, weights = [row], [time], [weight[of]]
+    mean, merged = (by_dom[of] for by_dom in _after(weight, photons, 1))
+    generation = 1
     while len(row):
-        generation += 1
-        in_dom = photons[row] * _AFTERPULSES**generation
-        merged = (1 + in_dom / _MERGE_AFTER) ** (_MERGE_POWER - 1)
-        merged /= 1 + in_dom * merged / _MOST_AFTER
-        count = rng.poisson(weight * _AFTERPULSES * merged)
-        parent = np.repeat(np.arange(len(row)), count)
+        parent = np.repeat(np.arange(len(row)), rng.poisson(mean))
         delay = rng.normal(*_LATE_TIMES, len(parent))
         early = np.flatnonzero(rng.random(len(parent)) < _EARLY_SHARE)
         delay[early] = start + rng.standard_gamma(shape, len(early)) * scale
-        inside = (delay >= start) & (delay < cut)
+        inside = np.flatnonzero((delay >= start) & (delay < cut))
         parent, delay = parent[inside], delay[inside]
         row, time, weight = row[parent], time[parent] + delay, 1.0 / merged[parent]
         origins.append(row)
         times.append(time)
         weights.append(weight)
+        generation += 1
+        mean, merged = _after(weight, photons[of[row]], generation)
     return np.concatenate(origins), np.concatenate(times), np.concatenate(weights)
 
 
-def _precedes(noise: Pulses, light: Pulses) -> BOOL:
-    """Which pulses of noise keep their DOM from being launched by a pulse of light."""
-    key = np.append(
-        np.sort(sort_key(light.event, light.sensor, light.time)), np.iinfo(np.int64).max
-    )
-    mine = sort_key(noise.event, noise.sensor, noise.time)
-    return np.asarray(key[np.searchsorted(key, mine)] - mine <= REARM_TIME)
+def _precedes(noise: I64, light: I64) -> BOOL:
+    """Which keys of noise keep their DOM from being launched by one of light."""
+    rising = np.append(np.sort(light, kind="stable"), np.iinfo(np.int64).max)
+    return np.asarray(rising[np.searchsorted(rising, noise)] - noise <= REARM_TIME)
 
 
 def read_out(
@@ -192,28 +207,23 @@ def read_out(
         The pulses, their charges (p.e.) and `auxiliary`.
     """
     low, high = begin - READ_BEFORE, end + READ_AFTER
-    event, sensor, time = noise(low, high, rng)
-    n = len(event)
-    added = Pulses(
-        event=event,
-        sensor=sensor,
-        time=time,
-        weight=np.ones(n),
-        noise=np.ones(n, dtype=bool),
-        afterpulse=np.zeros(n, dtype=bool),
-    )
+    noisy = keys(*noise(low, high, rng))
     # Assumption: a DOM that noise keeps busy when light comes is free for it, so that an event that
     # light alone triggers is one that triggers.
-    added = added.take(~_precedes(added, signal))
+    noisy = noisy[~_precedes(noisy, signal.key)]
+    n = len(noisy)
+    added = Pulses(key=noisy, weight=np.ones(n), origin=np.full(n, NOISE))
     pulses = join([signal, added])
-    pulses = pulses.take((pulses.time >= low[pulses.event]) & (pulses.time <= high[pulses.event]))
-    pulses = pulses.take(sort_order(pulses.event, pulses.sensor, pulses.time))
-    lead, _, digitised = launches(pulses.event, pulses.sensor, pulses.time)
+    event, time = event_of(pulses.key), time_of(pulses.key)
+    inside = np.flatnonzero((time >= low[event]) & (time <= high[event]))
+    pulses = pulses.take(inside[np.argsort(pulses.key[inside], kind="stable")])
+    lead, _, digitised = launches(pulses.key)
     is_lead = np.zeros(len(digitised), dtype=bool)
     is_lead[lead] = True
-    kept = digitised | is_lead
+    kept = np.flatnonzero(digitised | is_lead)
     pulses, is_lead, auxiliary = pulses.take(kept), is_lead[kept], ~digitised[kept]
     charge = charges(is_lead, pulses.weight, rng)
-    order = np.lexsort((pulses.sensor, pulses.time, pulses.event))
-    moved = replace(pulses, time=pulses.time + shift[pulses.event])
-    return moved.take(order), charge[order], auxiliary[order]
+    order = event_time_order(pulses.key)
+    pulses = pulses.take(order)
+    moved = replace(pulses, key=pulses.key + shift[event_of(pulses.key)])
+    return moved, charge[order], auxiliary[order]

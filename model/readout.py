@@ -7,6 +7,7 @@ coincidence, trigger, readout. [F] M. Larson, M.Sc. thesis, University of Alabam
 
 # P pulses, N events
 
+import math
 from typing import Final
 
 import numpy as np
@@ -59,55 +60,104 @@ _SATURATION: Final = 2762.49
 #: Charges are written on this grid, its first value half a step above 0.
 CHARGE_STEP: Final = 0.05
 
-#: Room for one DOM's times in a sort key; times beyond are cut long before.
-_STRIDE: Final = 1 << 22
+#: Charges by their step, each the float64 nearest to its decimal.
+_GRID: Final = np.round((np.arange(math.ceil(_SATURATION / CHARGE_STEP)) + 0.5) * CHARGE_STEP, 3)
+
+#: Pulses are carried as one number each, which rises with event, then sensor_id, then time: bits
+#: for the time, with 0 ns in their middle (times beyond +-2 ms are cut long before), and for the
+#: DOM, whose strings lie 64 apart, so that om +-2 never crosses over.
+_TIME_BITS: Final = 22
+_DOM_BITS: Final = 13
+_STRING_BITS: Final = 6
+_MIDDLE: Final = 1 << (_TIME_BITS - 1)
+_TIME_MASK: Final = (1 << _TIME_BITS) - 1
+_DOM_MASK: Final = (1 << _DOM_BITS) - 1
+#: Keys of DOMs whose hits may be in coincidence differ by less than this.
+_NEAR: Final = (COINCIDENCE_SPAN << _TIME_BITS) + COINCIDENCE_TIME + 1
+_EVENT_SHIFT: Final = _DOM_BITS + _TIME_BITS
+_IN_EVENT: Final = (1 << _EVENT_SHIFT) - 1
 
 
-def _slots(event: I64, sensor: I64) -> I64:
-    """A number for each DOM of each event; strings lie 64 apart, so that om +-2 never crosses over.
-
-    For sensor_id 59 (the last of string 1) and 60 (the first of string 2): 61 and 66.
-    """
-    string, om = np.divmod(sensor, DOMS_PER_STRING)
-    return (event * N_STRINGS + string) * 64 + om + COINCIDENCE_SPAN
+def _slots() -> I64:
+    """A DOM's number in the key by sensor_id: of the last of string 1 61, of the next one 66."""
+    string, om = np.divmod(np.arange(N_STRINGS * DOMS_PER_STRING), DOMS_PER_STRING)
+    return np.asarray((string << _STRING_BITS) + om + COINCIDENCE_SPAN, dtype=np.int64)
 
 
-def sort_key(event: I64, sensor: I64, time: I64) -> I64:
-    """A number that rises with event, then string, DOM and time (times within +-2 ms)."""
-    return _slots(event, sensor) * _STRIDE + time + _STRIDE // 2
+#: What an event and its DOMs add to a key, by sensor_id.
+_SLOT_KEYS: Final = (_slots() << _TIME_BITS) + _MIDDLE
 
 
-def sort_order(event: I64, sensor: I64, time: I64) -> I64:
-    """The order by event, then sensor_id, then time (times within +-2 ms)."""
-    return np.argsort(sort_key(event, sensor, time), kind="stable")
-
-
-def coincident(event: I64, sensor: I64, time: I64) -> BOOL:
-    """Which pulses have a pulse on a near DOM of their string at about the same time.
+def keys(event: I64, sensor: I64, time: I64 | int) -> I64:
+    """The keys of pulses.
 
     Args:
         event: `(P,)` event numbers from 0.
         sensor: `(P,)` sensor_id.
-        time: `(P,)` ns. All three in `sort_order`.
+        time: `(P,)` ns, within +-2 ms, or one for all.
+    """
+    return (event << _EVENT_SHIFT) + _SLOT_KEYS[sensor] + time
+
+
+def event_of(key: I64) -> I64:
+    """Event numbers of keys."""
+    return key >> _EVENT_SHIFT
+
+
+def with_event(key: I64, event: I64) -> I64:
+    """Keys of the same pulses of other events: `event` is the new number by the old one."""
+    return (key & _IN_EVENT) + (event << _EVENT_SHIFT)[event_of(key)]
+
+
+def sensor_of(key: I64) -> I64:
+    """The sensor_id of keys."""
+    slot = (key >> _TIME_BITS) & _DOM_MASK
+    slot -= COINCIDENCE_SPAN + (64 - DOMS_PER_STRING) * (slot >> _STRING_BITS)
+    return slot
+
+
+def time_of(key: I64) -> I64:
+    """Times of keys, ns."""
+    return (key & _TIME_MASK) - _MIDDLE
+
+
+def event_time_order(key: I64) -> I64:
+    """The order by event, then time, then sensor_id; of equal keys the first comes first."""
+    dom = (key >> _TIME_BITS) & _DOM_MASK
+    turned = ((key >> _EVENT_SHIFT) << _TIME_BITS) + (key & _TIME_MASK)
+    return np.argsort((turned << _DOM_BITS) + dom, kind="stable")
+
+
+def coincident(key: I64) -> BOOL:
+    """Which pulses have a pulse on a near DOM of their string at about the same time.
+
+    Args:
+        key: `(P,)` keys, rising.
 
     Returns:
         `(P,)`: True for hard local coincidence.
     """
-    key = sort_key(event, sensor, time)
     found = np.zeros(len(key), dtype=bool)
-    if not len(key):
-        return found
-    padded = np.append(key, np.iinfo(np.int64).max // 2)
-    for step in range(1, COINCIDENCE_SPAN + 1):
-        # Neighbours' times as if they were on this DOM: the first at or after the window's start.
-        for way in (step, -step):
-            start = key + (way * _STRIDE - COINCIDENCE_TIME)
-            at = np.searchsorted(padded, start)
-            found |= padded[at] - start <= 2 * COINCIDENCE_TIME
+    # Each pulse with the one that follows it, with the one after, and so on, as long as that is on
+    # its own DOM or a near one: as a DOM's launches are some microseconds apart, this is soon over.
+    ahead = 1
+    gap = key[ahead:] - key[:-ahead]
+    at = np.flatnonzero(gap < _NEAR)
+    gap = gap[at]
+    while len(at):
+        gap += COINCIDENCE_TIME
+        pair = at[(gap & _TIME_MASK <= 2 * COINCIDENCE_TIME) & (gap >> _TIME_BITS > 0)]
+        found[pair] = True
+        found[pair + ahead] = True
+        ahead += 1
+        at = at[: np.searchsorted(at, len(key) - ahead)]
+        gap = key[at + ahead] - key[at]
+        near = gap < _NEAR
+        at, gap = at[near], gap[near]
     return found
 
 
-def launches(event: I64, sensor: I64, time: I64) -> tuple[I64, BOOL, BOOL]:
+def launches(key: I64) -> tuple[I64, BOOL, BOOL]:
     """Launches of DOMs, and which pulses they write out.
 
     A DOM is launched by its first pulse, and again by the first pulse after `REARM_TIME`. A launch
@@ -115,23 +165,21 @@ def launches(event: I64, sensor: I64, time: I64) -> tuple[I64, BOOL, BOOL]:
     all pulses in it; any other is written out as a charge stamp, one pulse.
 
     Args:
-        event: `(P,)` event numbers from 0.
-        sensor: `(P,)` sensor_id.
-        time: `(P,)` ns. All three in `sort_order`.
+        key: `(P,)` keys of pulses, rising.
 
     Returns:
         Rows of the pulses that launch; `(L,)` whether these are coincident; `(P,)` whether a pulse
         is digitised. Of one DOM with times 0, 10, 2460, 6500, rows 0, 2 and 3 launch; if only row 0
         is coincident, rows 0 to 2 are digitised.
     """
-    n = len(time)
-    key = sort_key(event, sensor, time)
+    n = len(key)
+    dom = key >> _TIME_BITS
     starts = np.ones(n, dtype=bool)
-    starts[1:] = key[1:] // _STRIDE != key[:-1] // _STRIDE
+    np.not_equal(dom[1:], dom[:-1], out=starts[1:])
     # A loop over launches of one DOM, of which there are few, for all DOMs at once.
     at = np.flatnonzero(starts)
     end = np.append(at[1:], n)
-    late = np.flatnonzero(time[end - 1] - time[at] > REARM_TIME) if n else at
+    late = np.flatnonzero(key[end - 1] - key[at] > REARM_TIME) if n else at
     at, end = at[late], end[late]
     while len(at):
         at = np.searchsorted(key, key[at] + REARM_TIME, side="right")
@@ -139,21 +187,20 @@ def launches(event: I64, sensor: I64, time: I64) -> tuple[I64, BOOL, BOOL]:
         at, end = at[again], end[again]
         starts[at] = True
     lead = np.flatnonzero(starts)
-    hlc = coincident(event[lead], sensor[lead], time[lead])
+    hlc = coincident(key[lead])
     # Times since the latest coincident launch of any DOM: the keys of DOMs lie far apart.
     latest = np.full(n, -LAUNCH_TIME - 1)
-    latest[lead[hlc]] = key[lead[hlc]]
-    digitised = key - np.maximum.accumulate(latest) <= LAUNCH_TIME
-    return lead, hlc, digitised
+    of_hlc = lead[hlc]
+    latest[of_hlc] = key[of_hlc]
+    np.maximum.accumulate(latest, out=latest)
+    return lead, hlc, np.subtract(key, latest, out=latest) <= LAUNCH_TIME
 
 
-def trigger(event: I64, sensor: I64, time: I64, n_events: int) -> tuple[BOOL, I64, I64]:
+def trigger(key: I64, n_events: int) -> tuple[BOOL, I64, I64]:
     """Find the trigger of each event.
 
     Args:
-        event: `(P,)` 0..n_events - 1.
-        sensor: `(P,)` sensor_id.
-        time: `(P,)` ns. All three in `sort_order`.
+        key: `(P,)` keys of pulses of events 0..n_events - 1, rising.
         n_events: N.
 
     Returns:
@@ -164,25 +211,25 @@ def trigger(event: I64, sensor: I64, time: I64, n_events: int) -> tuple[BOOL, I6
     begin = np.zeros(n_events, dtype=np.int64)
     end = np.zeros(n_events, dtype=np.int64)
     # The trigger counts launches, not pulses.
-    lead, hlc, _ = launches(event, sensor, time)
-    event, sensor, time = (column[lead[hlc]] for column in (event, sensor, time))
+    lead, hlc, _ = launches(key)
+    key = key[lead[hlc]]
     # A window opens on first launches only, so that 8 launches are 8 DOMs; later ones prolong it.
-    slot = _slots(event, sensor)
-    fresh = np.ones(len(slot), dtype=bool)
-    fresh[1:] = slot[1:] != slot[:-1]
-    for use, is_end in ((fresh, False), (np.ones_like(fresh), True)):
-        order = np.lexsort((time[use], event[use]))
-        e, t = event[use][order], time[use][order]
-        if len(e) < TRIGGER_DOMS:
-            continue
-        ahead = TRIGGER_DOMS - 1
-        full = (e[ahead:] == e[:-ahead]) & (t[ahead:] - t[:-ahead] <= TRIGGER_TIME)
-        at = np.flatnonzero(full)
+    fresh = np.ones(len(key), dtype=bool)
+    fresh[1:] = key[1:] >> _TIME_BITS != key[:-1] >> _TIME_BITS
+    # By event and time, with room for no window to reach over from one event to the next.
+    when = (event_of(key) << _TIME_BITS) + (key & _TIME_MASK)
+    when = np.sort((when << 1) + fresh)
+    ahead = TRIGGER_DOMS - 1
+    for is_end, w in ((False, when[when & 1 == 1] >> 1), (True, when >> 1)):
+        at = np.flatnonzero(w[ahead:] - w[:-ahead] <= TRIGGER_TIME)
         if is_end:
-            end[e[at]] = t[at + ahead]  # rising order: the last one written is the latest
+            # Rising order: the last one written is the latest.
+            end[w[at] >> _TIME_BITS] = (w[at + ahead] & _TIME_MASK) - _MIDDLE
         else:
-            fired[e[at]] = True
-            begin[e[at[::-1]]] = t[at[::-1]]
+            at = at[::-1]
+            event = w[at] >> _TIME_BITS
+            fired[event] = True
+            begin[event] = (w[at] & _TIME_MASK) - _MIDDLE
     end[~fired] = 0
     return fired, begin, end
 
@@ -251,5 +298,4 @@ def charges(launches: BOOL, weight: F64, rng: np.random.Generator) -> F64:
     rest = weight - 1.0
     many = np.maximum(rest * 0.85 + np.sqrt(rest) * 0.45 * rng.normal(size=n), 0.0)
     step = np.floor(np.minimum(one + many, _SATURATION) / CHARGE_STEP)
-    # Rounded so that every value is the float64 nearest to its decimal.
-    return np.asarray(np.round((step + 0.5) * CHARGE_STEP, 3))
+    return _GRID[step.astype(np.int64)]

@@ -49,9 +49,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cache import Columns, kept
+from .memory import keep_freed_memory
 from .population import KIND_SHARES, KINDS, candidates, tilted_cosine
-from .pulses import THROWS, Pulses, ice, join, light, read_out
-from .readout import trigger
+from .pulses import AFTERPULSE, NOISE, THROWS, Pulses, ice, join, light, read_out
+from .readout import event_of, sensor_of, time_of, trigger, with_event
 from .table import EventTable, TableDataset
 
 BOOL = NDArray[np.bool_]
@@ -220,6 +221,7 @@ def _table(
 
 def _chunk(seed: int, number: int) -> Columns:
     """Make chunk `number`: columns by event, and those of `_BY_PULSE` by pulse."""
+    keep_freed_memory()
     rng = np.random.default_rng(np.random.SeedSequence([_STREAM, seed], spawn_key=(number,)))
     azimuth = rng.random(_CHUNK) * (2 * np.pi)
     zenith = np.arccos(tilted_cosine(rng.random(_CHUNK)))
@@ -235,6 +237,7 @@ def _chunk(seed: int, number: int) -> Columns:
     begin = np.zeros(_CHUNK, dtype=np.int64)
     end = np.zeros(_CHUNK, dtype=np.int64)
     signal: list[Pulses] = []
+    missing = np.ones(_CHUNK, dtype=bool)
     pending = np.arange(_CHUNK)
     for _ in range(_ROUNDS):
         each = min(max(_CANDIDATES // len(pending), 1), _CANDIDATES_EACH)
@@ -242,20 +245,22 @@ def _chunk(seed: int, number: int) -> Columns:
         sources, drawn = candidates(kind[owner], -towards[owner], ice().xyz, rng)
         thrown = light(sources, rng)
         n_thrown = len(owner) * THROWS
-        fired, first, last = trigger(thrown.event, thrown.sensor, thrown.time, n_thrown)
+        fired, first, last = trigger(thrown.key, n_thrown)
         # Of several throws and candidates of an event that trigger, the first is taken.
         good = np.flatnonzero(fired)
-        chosen = good[np.unique(owner[good // THROWS], return_index=True)[1]]
+        of = owner[good // THROWS]
+        chosen = good[np.flatnonzero(np.diff(of, prepend=-1))]
         row = chosen // THROWS
         done = owner[row]
         target = np.full(n_thrown, -1)
         target[chosen] = done
-        mine = thrown.take(target[thrown.event] >= 0)
-        signal.append(replace(mine, event=target[mine.event].astype(np.int64)))
+        mine = thrown.take(target[event_of(thrown.key)] >= 0)
+        signal.append(replace(mine, key=with_event(mine.key, target)))
         energy[done], length[done] = drawn[row], sources.length[row]
         vertex[done] = sources.start[row]
         begin[done], end[done] = first[chosen], last[chosen]
-        pending = np.setdiff1d(pending, done)
+        missing[done] = False
+        pending = np.flatnonzero(missing)
         if not len(pending):
             break
     else:
@@ -267,7 +272,7 @@ def _chunk(seed: int, number: int) -> Columns:
     pulses, charge, auxiliary = read_out(join(signal), begin, end, shift, rng)
 
     return {
-        "n_pulses": np.bincount(pulses.event, minlength=_CHUNK),
+        "n_pulses": np.bincount(event_of(pulses.key), minlength=_CHUNK),
         "azimuth": azimuth,
         "zenith": zenith,
         "kind": kind,
@@ -275,10 +280,10 @@ def _chunk(seed: int, number: int) -> Columns:
         "vertex": vertex,
         "vertex_time": shift.astype(np.float64),
         "length": length,
-        "sensor": pulses.sensor.astype(np.int16),
-        "pulse_time": pulses.time,
+        "sensor": sensor_of(pulses.key).astype(np.int16),
+        "pulse_time": time_of(pulses.key),
         "charge": charge,
         "auxiliary": auxiliary,
-        "noise": pulses.noise,
-        "afterpulse": pulses.afterpulse,
+        "noise": pulses.origin == NOISE,
+        "afterpulse": pulses.origin == AFTERPULSE,
     }

@@ -11,6 +11,7 @@ from .numbers import number
 
 if TYPE_CHECKING:
     from icediag.instruments.bench import BenchRow
+    from icediag.instruments.rates import RateRow
 
 
 def render_bench(rows: "Sequence[BenchRow]", *, width: int = 80) -> str:
@@ -18,7 +19,7 @@ def render_bench(rows: "Sequence[BenchRow]", *, width: int = 80) -> str:
 
     `cpu` is the ratio in processor time.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    table = _empty()
     table.add_column("part", overflow="fold")
     table.add_column("beside", overflow="fold")
     for name in ("ms", "beside ms", "ratio", "quartiles", "cpu", "pairs"):
@@ -34,6 +35,32 @@ def render_bench(rows: "Sequence[BenchRow]", *, width: int = 80) -> str:
             f"{row.processor_ratio:.2f}",
             str(row.pairs),
         )
+    return _rendered(table, width)
+
+
+def render_rates(rows: "Sequence[RateRow]", *, width: int = 80) -> str:
+    """Render rates as a table with medians and quartiles of the blocks."""
+    table = _empty()
+    table.add_column("by processor time of one core", overflow="fold")
+    for name in ("rate", "quartiles", "blocks"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.part,
+            f"{row.rate:,.0f}",
+            f"{row.low:,.0f}-{row.high:,.0f}",
+            f"{row.blocks} of {row.size}",
+            row.unit,
+        )
+    return _rendered(table, width)
+
+
+def _empty() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+
+
+def _rendered(table: Table, width: int) -> str:
     stream = io.StringIO()
     Console(file=stream, width=width, color_system=None).print(table)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"

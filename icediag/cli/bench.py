@@ -21,17 +21,21 @@ def bench(
 ) -> int:
     """Time collate, packing, recording and watching beside their yardsticks, in turn.
 
-    Ratios are taken pair by pair, by the clock on the wall and (cpu) by the processor's.
+    Ratios are taken pair by pair, by the clock on the wall and (cpu) by the processor's. Then
+    the rate of the simulator.
     """
     from rich.console import Console
 
     from icediag.instruments.bench import measure
-    from icediag.reports.bench import render_bench
+    from icediag.instruments.rates import measure_rates
+    from icediag.reports.bench import render_bench, render_rates
     from icediag.watching.cost import measure_watch
 
     console = Console()
     with console.status(f"timing {events:,} events, {repeats} times each"):
         rows = measure(events, repeats=repeats, seed=seed)
         rows.append(measure_watch(repeats=max(3, repeats // 6), seed=seed))
+        rates = measure_rates(blocks=max(3, repeats // 2), seed=seed)
     console.file.write(render_bench(rows, width=console.width))
+    console.file.write("\n" + render_rates(rates, width=console.width))
     return 0

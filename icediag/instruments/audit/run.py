@@ -14,6 +14,7 @@ from icediag.data_record import DataFault, DataRecord, FileFacts
 from icediag.errors import IcediagError
 from icediag.model.errors import DataError
 from icediag.model.layout import chosen_batches, geometry_path, meta_path
+from icediag.model.memory import keep_freed_memory
 from icediag.model.tables import read_geometry
 from icediag.place import Unjudged
 
@@ -35,11 +36,6 @@ from .tally import (
 )
 
 I64 = npt.NDArray[np.int64]
-
-#: Bytes that are asked for and let go, unused, before the work. glibc hands freed memory of a
-#: block's size back to the system, to be cleared and mapped anew for the next block, until it has
-#: seen a larger piece freed [mallopt(3), M_MMAP_THRESHOLD]: a seventh of all the time.
-_PIECE = 30 * 2**20
 
 #: Rows, and the whole events that lie in them. An event that reaches over the end of a block is
 #: held and put together, however long it is; all others stay where they are.
@@ -69,7 +65,7 @@ def audit(
         DataError: There is no such data set, or its table of events cannot be read.
         IcediagError: The table of events is damaged.
     """
-    np.empty(_PIECE, np.uint8)
+    keep_freed_memory()
     there = chosen_batches(root, None)
     chosen = _spread(there, sample) if sample else there[:files]
     faults: list[DataFault] = []
