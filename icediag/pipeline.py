@@ -1,6 +1,7 @@
 """What is diagnosed: a training pipeline, described once, by its own parts."""
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -132,6 +133,13 @@ class Pipeline:
             raise ValueError(
                 "Pipeline.dataset: expected len() and [i], or an iterable, got "
                 f"{type(self.dataset).__name__}"
+            )
+        # Where torch's loaders are not even imported it is none of them.
+        loaders = getattr(sys.modules.get("torch.utils.data"), "DataLoader", ())
+        if isinstance(self.dataset, loaders) and self.dataset.batch_sampler is not None:
+            raise ValueError(
+                "Pipeline.dataset: expected a data set of single samples, got a DataLoader, which "
+                "gives batches: hand over its data set, and the loader itself as Pipeline.loader"
             )
         if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int):
             raise ValueError(

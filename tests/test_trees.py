@@ -118,6 +118,41 @@ def test_numpy_arrays_count_and_are_copied() -> None:
     assert found["1"].item() == 2.5
 
 
+class Narrow:
+    """A sample without a `__dict__`."""
+
+    __slots__ = ("label", "x")
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x  # and no label
+
+
+class Wider(Narrow):
+    __slots__ = "mask"
+
+    def __init__(self, x: Tensor, mask: Tensor) -> None:
+        super().__init__(x)
+        self.mask = mask
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    x: Tensor
+
+
+def test_slots_are_attributes() -> None:
+    one = Wider(ONE, ONE > 0)
+    assert paths([one, Fixed(ONE)]) == ["0.x", "0.mask", "1.x"]
+    changed = (
+        mapped([one, Fixed(ONE)], lambda tensor: tensor + 1),
+        rebuilt([one, Fixed(ONE)], lambda _, leaf: leaf + 1),
+    )
+    for wider, fixed in changed:
+        assert (type(wider), type(fixed)) == (Wider, Fixed)
+        assert wider.x == fixed.x == 2 and one.x == 1
+        assert not hasattr(wider, "label")
+
+
 def test_what_contains_itself_and_what_raises() -> None:
     loop: dict[str, Any] = {"x": ONE}
     loop["again"] = [loop, loop]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .trees import MAX_DEPTH, OPAQUE, refilled
+from .trees import MAX_DEPTH, OPAQUE, attributes_of, put_attribute, refilled
 
 #: (path, value) -> value: of a tensor or a plain number.
 Change = Callable[[str, Any], Any]
@@ -52,13 +52,13 @@ def rebuilt(tree: Any, change: Change, path: str = "", depth: int = 0) -> Any:
         for key, value in tree.to_dict().items():
             same[key] = inner(key, value)
         return same
-    if isinstance(getattr(tree, "__dict__", None), dict):
-        same = copy.copy(tree)
-        for key, value in vars(tree).items():
-            if not key.startswith("__"):
-                same.__dict__[key] = inner(key, value)
-        return same
-    return tree
+    attributes = attributes_of(tree)
+    if not attributes:
+        return tree
+    same = copy.copy(tree)
+    for key, value in attributes.items():
+        put_attribute(same, key, inner(key, value))
+    return same
 
 
 def _array(array: Any, change: Change, path: str) -> Any:

@@ -1,7 +1,8 @@
 """Squashing: whether what a loss takes for logits is a softmax or sigmoid already.
 
-Results of softmax and sigmoid are followed through views, casts, clamps and choices of rows by
-their storage, from the model into the loss; any arithmetic on the way ends that.
+Results of softmax and sigmoid, also where they come from `exp` of their logarithms, are followed
+through views, casts, clamps and choices of rows by their storage, from the model into the loss; any
+other arithmetic on the way ends that.
 """
 
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from .following import SAME_VALUES, FollowingMode, follow_values, key_of, storag
 #: More samples do not tell more.
 MOST_SAMPLES = 8
 MAKERS = {"_softmax": "softmax", "sigmoid": "sigmoid"}
+#: What gives their logarithms, and the logarithm's name: `exp` of it is what it is a logarithm of.
+LOGARITHMS = {"_log_softmax": "softmax", "log_sigmoid_forward": "sigmoid"}
 #: Operations that give the values they take, or some of them.
 KEPT = SAME_VALUES | {"clamp_max", "index", "index_select", "select", "slice"}
 #: Operation -> its name for a person, what it takes, and the axis of classes (argument 1 or fixed).
@@ -41,6 +44,7 @@ class _Made:
     axis: int | None
     at: str
     kept: Tensor
+    logarithm: bool = False
 
 
 class _Squashing(FollowingMode):  # type: ignore[no-untyped-call]
@@ -64,6 +68,7 @@ class _Squashing(FollowingMode):  # type: ignore[no-untyped-call]
         given = args[0]
         if given.layout != torch.strided or given.is_nested or given.is_meta:
             return out
+        logarithm = self._made.get(key_of(given))
         if writes(func) and name not in KEPT:
             storage = storage_of(given)
             self._made = {key: made for key, made in self._made.items() if key[0] != storage}
@@ -74,8 +79,17 @@ class _Squashing(FollowingMode):  # type: ignore[no-untyped-call]
             made = self._made.get(key_of(given))
             if made is not None:
                 self._made[key_of(out)] = replace(made, kept=out)
+        elif name in ("exp", "exp_") and isinstance(out, Tensor):
+            if logarithm is not None and logarithm.logarithm:
+                squashed = replace(logarithm, at=self._here(), kept=out, logarithm=False)
+                self._made[key_of(out)] = squashed
         elif name in LOSSES:
             self._look(name, given, args)
+        result = out[0] if name == "log_sigmoid_forward" else out
+        if name in LOGARITHMS and isinstance(result, Tensor):
+            axis = int(args[1]) % max(given.ndim, 1) if name == "_log_softmax" else None
+            made = _Made(LOGARITHMS[name], axis, self._here(), result, logarithm=True)
+            self._made[key_of(result)] = made
         return out
 
     def _here(self) -> str:
@@ -88,6 +102,8 @@ class _Squashing(FollowingMode):  # type: ignore[no-untyped-call]
             return
         op, takes = LOSSES[name]
         made = self._made.get(key_of(given))
+        if made is not None and made.logarithm:
+            made = None  # a softmax of logarithms of probabilities is these again
         high = float(given.max())
         if op == "log_softmax":
             axis = int(args[1]) % max(given.ndim, 1)

@@ -4,7 +4,13 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
 
 import numpy as np
@@ -90,8 +96,34 @@ def children(tree: Any) -> Iterator[tuple[Any, Any]]:
             return
         if isinstance(content, Mapping):
             yield from content.items()
-    elif isinstance(getattr(tree, "__dict__", None), dict):
-        yield from (item for item in vars(tree).items() if not item[0].startswith("__"))
+    else:
+        yield from attributes_of(tree).items()
+
+
+def attributes_of(thing: Any) -> dict[str, Any]:
+    """What an object of the user's class holds, in its `__dict__` and its `__slots__`."""
+    held = getattr(thing, "__dict__", None)
+    found = dict(held) if isinstance(held, dict) else {}
+    for kind in reversed(type(thing).__mro__):
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else tuple(slots):
+            # Not through a property of a class above it: what the slot itself holds.
+            slot = vars(kind).get(name)
+            if isinstance(slot, MemberDescriptorType):
+                try:
+                    found[name] = slot.__get__(thing)
+                except AttributeError:
+                    continue  # nothing was put there
+    return {name: value for name, value in found.items() if not name.startswith("__")}
+
+
+def put_attribute(thing: Any, name: str, value: Any) -> None:
+    """Set one of `attributes_of`, past a frozen class's own `__setattr__` or a property."""
+    held = getattr(thing, "__dict__", {})
+    if name in held:
+        held[name] = value
+    else:
+        object.__setattr__(thing, name, value)
 
 
 def move(tree: Any, device: torch.device) -> Any:
@@ -164,9 +196,8 @@ def mapped(tree: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if callable(getattr(twin, "apply", None)):
         # torch_geometric's Data, which keeps its tensors out of sight.
         return twin.apply(function)
-    for name, value in list(getattr(twin, "__dict__", {}).items()):
-        if not name.startswith("__"):
-            object.__setattr__(twin, name, mapped(value, function))
+    for name, value in attributes_of(twin).items():
+        put_attribute(twin, name, mapped(value, function))
     return twin
 
 
