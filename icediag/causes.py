@@ -54,6 +54,7 @@ def told_of(effect: Effect, record: EffectsRecord) -> dict[str, Any]:
         "repair": effect.repair,
         "difference": effect.mean,
         "interval": None if interval is None else list(interval),
+        "at_most": effect.at_most,
         "as_it_is": list(effect.as_it_is),
         "repaired": list(effect.repaired),
         "seeds": record.seeds,
@@ -72,6 +73,8 @@ def sentence(effect: Effect, record: EffectsRecord) -> str:
         if interval is None
         else f"95 % interval {interval[0]:+.3g} to {interval[1]:+.3g}"
     )
+    shown = effect.answer in ("not shown", "refuted") and effect.at_most is not None
+    most = f", at most {effect.at_most:.0%} of the way to the floor" if shown else ""
     said = {
         "confirmed": "hurts learning, as measured",
         "not shown": "no effect on learning shown",
@@ -81,5 +84,5 @@ def sentence(effect: Effect, record: EffectsRecord) -> str:
     return (
         f"{said[0].upper()}{said[1:]}: as it is, the loss after {record.steps} steps of "
         f"{record.events} events is {effect.mean:+.3g} beside that with {effect.repair} "
-        f"({within}, {record.seeds} seeds)."
+        f"({within}{most}, {record.seeds} seeds)."
     )

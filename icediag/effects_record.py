@@ -39,7 +39,8 @@ class Effect:
         repaired: The same with the repair, in the same order of seeds.
         fall: How far the loss fell from the first third of the steps to the last, mean over the
             seeds, in that of the two trainings where it fell further.
-        unit: What differences are measured by: the baseline, or the loss where it is not known.
+        unit: What differences are measured by: the way from the baseline to the floor, or the
+            baseline, or the loss where that is not known.
     """
 
     kind: RepairKind
@@ -76,6 +77,13 @@ class Effect:
             return min(self.differences), max(self.differences)
         half = T_975[min(n - 1, len(T_975)) - 1] * statistics.stdev(self.differences) / math.sqrt(n)
         return self.mean - half, self.mean + half
+
+    @property
+    def at_most(self) -> float | None:
+        """The upper end of the interval as a share of `unit`; None with fewer than two seeds."""
+        if self.interval is None or not self.unit:
+            return None
+        return max(0.0, self.interval[1]) / abs(self.unit)
 
     @property
     def answer(self) -> Answer:
@@ -121,3 +129,8 @@ class EffectsRecord:
     budget: float = 0.0
     skipped: tuple[str, ...] = ()
     reason: str | None = None
+
+    @property
+    def unit(self) -> float:
+        """What the differences are measured by, see `Effect`."""
+        return next((effect.unit for effect in self.effects), 1.0)

@@ -52,6 +52,11 @@ def _parts(recording: Recording, diagnosis: Diagnosis) -> Iterator[RenderableTyp
             f"{record.optimizer} on {counted(record.events, 'event')} of {record.pool}",
         )
         yield section("the loss as it is, and repaired; above 0 the fault hurts", _table(record))
+        yield Text(
+            "at most: what the fault may cost by the interval, of the way from the baseline of "
+            f"{number(record.unit)} to the floor",
+            "dim",
+        )
     for reason in record.skipped if record is not None else ():
         yield Text(f"not tried: {reason}", "dim")
     yield from diagnosis_parts(diagnosis)
@@ -65,12 +70,13 @@ def _row(effect: Effect, name: str) -> tuple[Text | str, ...]:
         Text(effect.answer, STYLES[effect.answer]),
         f"{effect.mean:+.3f}",
         "-" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}",
+        "-" if effect.at_most is None else f"{effect.at_most:.0%}",
         number(effect.fall),
     )
 
 
 def _table(record: EffectsRecord) -> RenderableType:
-    titles = ("stage", "repair", "hurts?", "difference", "95 % interval", "learnt")
+    titles = ("stage", "repair", "hurts?", "difference", "95 % interval", "at most", "learnt")
     table = table_of(*titles, left=3)
     for effect in record.effects:
         table.add_row(*_row(effect, effect.stage))

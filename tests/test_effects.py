@@ -12,12 +12,13 @@ from icediag import Domain, Pipeline, Raw
 from icediag.causes import SPEAKS_TO, told_of, with_effects
 from icediag.checks import CHECKS, judge
 from icediag.effects_record import Answer, Effect, EffectsRecord
-from icediag.finding import Finding, Severity
+from icediag.finding import Diagnosis, Finding, Severity
 from icediag.instruments.effects import record_effects
 from icediag.instruments.examine import examine
 from icediag.instruments.repairs import repairs_of, shuffled
 from icediag.instruments.workbench import workbench
 from icediag.recording import Recording
+from icediag.reports.effects import render_effects
 from tests.test_preserve import generators, snapshot
 
 
@@ -267,6 +268,12 @@ def test_what_was_not_seen_to_hurt_is_a_note(
     told, untold = with_effects((finding, other), record)
     assert told.severity == becomes and told.effect == told_of(effect, record)
     assert untold == other
+    most = told.effect["at_most"] if told.effect is not None else None
+    assert most == effect.at_most == pytest.approx(max(0.0, effect.interval[1]))  # type: ignore[index]
+    letter = render_effects(
+        Recording(pipeline="p", batch_size=4, effects=record), Diagnosis(pipeline="p"), width=120
+    )
+    assert f"{most:.0%}" in letter and "of the way" in letter
 
 
 def test_every_repair_speaks_to_a_check_that_exists() -> None:

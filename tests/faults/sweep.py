@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -103,33 +103,47 @@ def _counts(counter: Counter[str]) -> str:
 
 
 def main() -> int:
-    """Run, print a line a make as it is done, then the table."""
+    """Run seed by seed, a line for each; then the table, also of what Ctrl-C left."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--only", action="append", help="default, heads, sizes, backends")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     console = Console()
-    rows: list[Row] = []
-    for group, name, config in makes():
-        if options.only and group not in options.only:
-            continue
-        row = Row(name)
-        rows.append(row)
-        try:
-            resolve_backend(config.backend)
-            for seed in range(options.seeds):
-                one(config, seed, row)
-        except (ImportError, ValueError) as error:
-            row.left_out = str(error)
-            console.print(f"{name}: left out: {error}")
-        sys.stderr.write(f"{name}: {row.seeds} seeds, alarms {_counts(row.alarms)}\n")
-    console.print(render(rows))
-    done = sum(row.seeds for row in rows)
-    alarms = sum(sum(row.alarms.values()) for row in rows)
-    learnt = sum(row.verdicts["learns"] for row in rows)
-    console.print(f"{done} builds, {learnt} learn a batch by heart, {alarms} errors and warnings")
-    return 0 if done and not alarms and learnt == done else 1
+    chosen = [one for one in makes() if not options.only or one[0] in options.only]
+    rows = {name: Row(name) for _, name, _ in chosen}
+    try:
+        for seed in range(options.seeds):
+            for _, name, config in chosen:
+                _one_more(config, seed, rows[name])
+            sys.stderr.write(f"{seed + 1} seeds: {_summary(rows.values())}\n")
+    except KeyboardInterrupt:
+        console.print("interrupted: what was done until then")
+    console.print(render(list(rows.values())))
+    console.print(_summary(rows.values()))
+    done = [row for row in rows.values() if not row.left_out]
+    clean = all(row.verdicts["learns"] == row.seeds and not row.alarms for row in done)
+    return 0 if done and clean else 1
+
+
+def _one_more(config: NetworkConfig, seed: int, row: Row) -> None:
+    """Another seed, where the make can be built."""
+    if row.left_out:
+        return
+    try:
+        resolve_backend(config.backend)
+        one(config, seed, row)
+    except (ImportError, ValueError) as error:
+        row.left_out = str(error)
+        sys.stderr.write(f"{row.name}: left out: {error}\n")
+
+
+def _summary(rows: Iterable[Row]) -> str:
+    held = list(rows)
+    done = sum(row.seeds for row in held)
+    alarms = sum(sum(row.alarms.values()) for row in held)
+    learnt = sum(row.verdicts["learns"] for row in held)
+    return f"{done} builds, {learnt} learn a batch by heart, {alarms} errors and warnings"
 
 
 if __name__ == "__main__":
