@@ -69,7 +69,20 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
         parts = ("loss", "targets", "rows", "dataset item")
         reason = f"nothing that {record.name} reads has a row for each row of the predictions"
         return missing(record, parts, NAME) or Unjudged(name=NAME, reason=reason)
-    if rows.tried < FEWEST or targets.coupled is not False or not rows.pair:
+    if rows.tried < FEWEST or targets.coupled is not False:
+        return ()
+    if rows.by_samples and not rows.own and not rows.others and rows.permuted <= ROUNDING:
+        return _finding(
+            record,
+            rows,
+            "note",
+            f"{record.subject} is the same, to {rows.permuted:.1g}, whichever target stands in "
+            f"which row, and in none of {rows.tried} rows does another target move the slope of "
+            "its own row more than that of all.",
+            "Give predictions and targets one shape, unless only their sums are to be compared: "
+            "(B, 1) times (B,) is (B, B).",
+        )
+    if not rows.pair:
         return ()
     changed, moved = rows.pair
     moves = (

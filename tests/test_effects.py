@@ -268,7 +268,8 @@ def test_what_was_not_seen_to_hurt_is_a_note(
     told, untold = with_effects((finding, other), record)
     assert told.severity == becomes and told.effect == told_of(effect, record)
     assert untold == other
-    assert told.effect is not None and effect.interval is not None
+    assert told.effect is not None
+    assert effect.interval is not None
     most = told.effect["at_most"]
     assert most == effect.at_most == pytest.approx(max(0.0, effect.interval[1]))
     letter = render_effects(
