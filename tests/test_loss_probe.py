@@ -162,7 +162,7 @@ FAULTS: dict[str, tuple[Loss, dict[str, Any], str, str]] = {
     ),
     "weights-of-all": (
         lambda p, b: -(functional.log_softmax(p, -1)[:, :1] * b["y"][:, 0].exp()).mean(),
-        {},
+        {"width": 3},
         *("loss-mixes-samples", "note"),
     ),
     "one-truth": (

@@ -1,6 +1,7 @@
 """Runs the probes of one loss and writes down what they showed."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -303,18 +304,29 @@ class _Probing:
         if metric is None:
             return ()
         with companions_kept((metric,), self.pipeline.model):
+            least = probe.value(best) if best is not None else -math.inf
+            fitted = functools.partial(self._fitted, least)
             return tuple(
-                self._try("metric", lambda: look_at_metrics(probe, targets, best, self._fitted), ())
+                self._try("metric", lambda: look_at_metrics(probe, targets, best, fitted), ())
             )
 
-    def _fitted(self) -> Any:
-        """Predictions of the model after some steps on the batch; it is left as it was found."""
+    def _fitted(self, least: float) -> Any:
+        """Predictions of the model after some steps on the batch; it is left as it was found.
+
+        Args:
+            least: The smallest loss: a third of the way to it is enough.
+        """
         model, batch = self.pipeline.model, self._batch(self.samples)
         with preserved(model), torch.enable_grad():
             optimizer = torch.optim.Adam([p for p in weights_of(model) if p.requires_grad], RATE)
+            first: float | None = None
             for _ in range(FITTING):
                 optimizer.zero_grad()
-                self.pipeline.loss(self._predict(batch), batch).backward()  # type: ignore[no-untyped-call]
+                loss = self.pipeline.loss(self._predict(batch), batch)
+                first = float(loss.detach()) if first is None else first
+                if 3 * float(loss.detach()) < 2 * first + least:
+                    break
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             given = self._predict(batch)
         return rebuilt(given, lambda _, leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf)
