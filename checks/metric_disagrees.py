@@ -36,7 +36,7 @@ BOTH_WAYS = 0.2
 #: Exchanges below which that says nothing.
 FEWEST = 10
 #: Share of the exchanges that make the loss smaller, at most, where predictions fit their events.
-FIT = 0.1
+FIT = 0.25
 
 
 def _finding(record: LossRecord, seen: MetricSeen, said: tuple[str, str, str]) -> Finding:
