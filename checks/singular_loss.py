@@ -16,8 +16,9 @@ What to do:
     Use a form whose slope is finite: atan2 of cross and scalar product, the square, log-sum-exp;
     or keep the argument from the pole by a clamp before the operation.
 Limits:
-    Where only an exact hit is singular and a single row does not suffice, it is a note. Ranges end
-    at 1e5 for what is positive and at 30 for the rest, and count as far as the loss falls.
+    Where only an exact hit is singular and a single row does not suffice, it is a note; so is a
+    loss that is singular for predictions of exactly 0, as a last layer of weights 0 gives. Ranges
+    end at 1e5 for what is positive and at 30 for the rest, and count as far as the loss falls.
 """
 
 from icediag.finding import Finding, Severity

@@ -15,7 +15,8 @@ Limits:
     One batch. Below 1 but above a hundredth it is a note: the constants of the field,
     (time - 10000) / 30000 and log10(charge) / 3, give a spread around 0.1 and train. Flags,
     categories, sparse columns and images are not judged, nor is a column of unknown origin that
-    lies next to one value but for some rows, as each of a set of basis functions does.
+    lies next to one value but for some rows, as each of a set of basis functions does, nor one
+    whose ranks another column with ten times its spread has, as the longest of a set of waves.
 """
 
 from icediag.finding import Finding
@@ -50,6 +51,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
                 column
                 for column in measures(table)
                 if 0 < column.facts.std < SMALL
+                and column.twin is None
                 and (column.facts.std < TINY) == severe
                 and (even(column) or (severe and column.origin is not None))
             ]

@@ -51,6 +51,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
 
 def _finding(table: FeatureTable) -> Finding | None:
     columns = [column for column in measures(table) if column.facts.spread > 0]
+    columns = [column for column in columns if column.twin is None]
     if len(columns) < 2:
         return None
     known = [column for column in columns if even(column) or column.origin is not None]

@@ -105,6 +105,8 @@ class FeatureColumn:
         named: Where the values are used as names: as an index into a table, as classes.
         file: Source file of that use.
         line: Its line there.
+        twin: Index of a column of the same table that varies ten times as much or more and orders
+            the rows in the same way, or in the opposite: what this one tells, that one does.
     """
 
     index: int
@@ -116,6 +118,7 @@ class FeatureColumn:
     named: str | None = None
     file: str | None = None
     line: int | None = None
+    twin: int | None = None
 
     @property
     def text(self) -> str:

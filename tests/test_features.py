@@ -219,6 +219,14 @@ HARMLESS = {
     "positional encoding": torch.cat(
         [(torch.arange(ROWS)[:, None] * 2.0**-k).sin() for k in range(8)], dim=1
     ),
+    "waves of one number": torch.cat(
+        [
+            wave(10000 ** (-k / 16) * torch.linspace(0.9, 3.0, ROWS)[:, None])
+            for wave in (torch.sin, torch.cos)
+            for k in range(16)
+        ],
+        dim=1,
+    ),
     "unit vectors": nn.functional.normalize(normal(ROWS, 32), dim=1),
     "few rows": 1000 * normal(8, 3),
     "one constant column alone": torch.ones(ROWS, 1),

@@ -126,6 +126,17 @@ def sharp(p: Tensor, b: Batch) -> Tensor:
     return -(kappa.log() - kappa.sinh().log() + kappa * cosine).mean()
 
 
+def divided(p: Tensor, b: Batch) -> Tensor:
+    """Directions; a prediction of 0 has none."""
+    return (p / p.norm(dim=1, keepdim=True) - b["y"]).square().mean()
+
+
+def narrow(p: Tensor, b: Batch) -> Tensor:
+    """Predictions below a thousandth have no length."""
+    length = functional.threshold(p.norm(dim=1, keepdim=True), 1e-3, 0.0)
+    return (p / length - b["y"]).square().mean()
+
+
 def two_branches(p: Tensor, b: Batch) -> Tensor:
     """A normaliser of two forms that miss each other by log 2."""
     kappa = functional.softplus(p[:, 2]) + 1e-4
@@ -184,6 +195,8 @@ FAULTS: dict[str, tuple[Loss, dict[str, Any], str, str]] = {
         {},
         *("singular-loss", "note"),
     ),
+    "divided": (divided, {}, "singular-loss", "note"),
+    "narrow": (narrow, {}, "singular-loss", "warning"),
     "sum": (
         lambda p, b: functional.cross_entropy(p, b["label"], reduction="sum"),
         {"width": 3},
@@ -200,6 +213,13 @@ def test_each_fault_has_its_finding(name: str) -> None:
     assert all(f.stage == "loss" and f.evidence and f.remedy for f in findings)
     location = findings[0].location
     assert location is not None and location.file == "tests/test_loss_probe.py"
+
+
+def test_how_near_to_0_a_loss_is_not_finite() -> None:
+    [finding], _ = judged(numbers(divided))
+    assert "For predictions of 0" in finding.message and "there alone" in finding.message
+    [finding], _ = judged(numbers(narrow))
+    assert finding.evidence["where"] == "zero" and 1e-7 < finding.evidence["width"] <= 1e-2
 
 
 def test_the_line_of_a_pole_and_of_an_overflow() -> None:

@@ -34,6 +34,13 @@ MOST_ROWS = 1 << 15
 FEW_NAMES = 8
 #: From so many on, two sets of names may differ a little.
 MANY_NAMES = 20
+#: A column with this much more spread tells the same better, if its ranks are as much alike; of
+#: values that differ in their last digits alone a few ranks are lost.
+BETTER, SAME_RANKS = 10.0, 0.98
+#: Rows from which ranks are taken.
+RANKED = 2048
+#: A spread from which on a column needs no twin.
+WIDE_ENOUGH = 0.2
 
 
 def facts_of(x: F64) -> ColumnFacts | None:
@@ -212,6 +219,7 @@ def table_of(met: Met, source: Source, names: "Names", n_samples: int) -> Featur
             for w, f in zip(met.weights.tolist(), facts, strict=True)
         ]
     columns = []
+    twins = _twins(values, facts)
     for i, of_column in enumerate(facts):
         if of_column is None:
             continue
@@ -234,6 +242,7 @@ def table_of(met: Met, source: Source, names: "Names", n_samples: int) -> Featur
                 named=named.how if named else None,
                 file=named.file if named else None,
                 line=named.line if named else None,
+                twin=met.first + twins[i] if i in twins else None,
             )
         )
     return replace(
@@ -242,6 +251,44 @@ def table_of(met: Met, source: Source, names: "Names", n_samples: int) -> Featur
         raw_columns=len(raw),
         raw_constant=sum(bool(x.min() == x.max()) for x in raw.values()),
     )
+
+
+def _twins(values: F64, facts: list[ColumnFacts | None]) -> dict[int, int]:
+    """For columns that hardly vary, the one that varies most among those with the same ranks.
+
+    So it is in a set of waves: the longest waves hardly vary over the data, and rise and fall with
+    shorter ones. That is how such a set is made, and nothing is lost.
+    """
+    few = values[:: max(1, len(values) // RANKED)]
+    ranks = {
+        i: _ranks(few[:, i])
+        for i, of_column in enumerate(facts)
+        if of_column is not None and of_column.measure and np.isfinite(few[:, i]).all()
+    }
+    spreads = {i: of_column.spread for i in ranks if (of_column := facts[i]) is not None}
+    found = {}
+    for i, own in ranks.items():
+        if not 0 < spreads[i] < WIDE_ENOUGH:
+            continue
+        alike = [
+            j
+            for j, other in ranks.items()
+            if spreads[j] >= BETTER * spreads[i] and abs(own @ other) >= SAME_RANKS
+        ]
+        if alike:
+            found[i] = max(alike, key=lambda j: spreads[j])
+    return found
+
+
+def _ranks(x: F64) -> F64:
+    """Ranks with mean 0 and length 1, ties sharing theirs; zeros of a constant."""
+    _, place, counts = np.unique(x, return_inverse=True, return_counts=True)
+    ends = counts.cumsum()
+    ranks = (ends - (counts - 1) / 2)[place]
+    ranks = ranks - ranks.mean()
+    length = float(np.sqrt(np.square(ranks).sum()))
+    scaled: F64 = ranks / length if length > 0 else ranks
+    return scaled
 
 
 def _logged(x: F64, facts: ColumnFacts) -> ColumnFacts | None:

@@ -183,7 +183,7 @@ def look_at(probe: Probe, where: Where, values: Values, spaces: Mapping[str, Spa
     )
     at = values
     for distance in (0.0, *WIDTHS):
-        for near in _near(values, distance, spaces):
+        for near in _near(probe, values, distance, spaces):
             value, slopes = probe.slopes(near)
             bad, lost = _bad(slopes), int(not math.isfinite(value))
             if bad or lost:
@@ -237,20 +237,42 @@ def _bad(slopes: Values) -> int:
     return sum(int((~slope.isfinite()).sum()) for slope in slopes.values())
 
 
-def _near(values: Values, distance: float, spaces: Mapping[str, Space]) -> Iterator[Values]:
-    """Predictions at a relative distance, within what they may be."""
+def _near(
+    probe: Probe, values: Values, distance: float, spaces: Mapping[str, Space]
+) -> Iterator[Values]:
+    """Predictions at a relative distance, within what they may be; from 0, of the model's size."""
     if not distance:
         yield values
         return
+    sizes = {
+        path: float(value.abs().mean() or probe.values[path].detach().abs().mean())
+        for path, value in values.items()
+    }
     for draw in range(DRAWS):
-        yield away(values, distance, spaces, seed=draw)
+        yield away(values, distance, spaces, seed=draw, sizes=sizes)
 
 
-def away(values: Values, distance: float, spaces: Mapping[str, Space], *, seed: int = 0) -> Values:
-    """Predictions that are off others by some share of their size, within what they may be."""
+def away(
+    values: Values,
+    distance: float,
+    spaces: Mapping[str, Space],
+    *,
+    seed: int = 0,
+    sizes: Mapping[str, float] | None = None,
+) -> Values:
+    """Predictions that are off others by some share of their size, within what they may be.
+
+    Args:
+        values: The others.
+        distance: The share.
+        spaces: What they may be.
+        seed: Of the direction.
+        sizes: Sizes, if not theirs.
+    """
     generator = torch.Generator().manual_seed(seed)
     found = {}
     for path, value in values.items():
         noise = torch.randn(value.shape, generator=generator).to(value)
-        found[path] = spaces[path].back(value + distance * value.abs().mean() * noise, value)
+        size = value.abs().mean() if sizes is None else sizes[path]
+        found[path] = spaces[path].back(value + distance * size * noise, value)
     return found

@@ -90,9 +90,11 @@ class Space:
             if column in self.positive:
                 part = part.clamp(min=1e-6 * float(column_of(values, column).abs().max()))
             elif ends is not None:
-                # Mirrored at the ends: clamped, they would come to lie on them.
-                part = ends[0] + (part - ends[0]).abs()
-                part = (ends[1] - (ends[1] - part).abs()).clamp(*ends)
+                # Mirrored at the ends: clamped, they would come to lie on them. What is inside
+                # stays: near 0 an end that is added and taken off leaves rounding alone.
+                within = ends[0] + (part - ends[0]).abs()
+                within = (ends[1] - (ends[1] - within).abs()).clamp(*ends)
+                part = torch.where((part < ends[0]) | (part > ends[1]), within, part)
             parts.append(part)
         return torch.stack(parts, -1).reshape(values.shape)
 
