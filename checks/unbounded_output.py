@@ -14,7 +14,8 @@ What to do:
     Predict a vector and take its direction (atan2), or end in a bounded function that spans the
     domain.
 Limits:
-    The weights are those of the moment. Bounds hold in real arithmetic with rounding allowed for;
+    The weights are those of the moment, and so are whole numbers of the batch but for the bytes of
+    images. Bounds hold in real arithmetic with rounding allowed for;
     overflow to NaN is not spoken of. Where no witness is found and no operation bounds the output,
     it is a warning: the intervals may be too wide. Operations without a rule prove nothing.
 """

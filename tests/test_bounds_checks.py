@@ -300,6 +300,30 @@ def test_pipelines_of_others_are_proved_and_clean(
     assert findings(pipeline) == {}
 
 
+class OfBytes(nn.Module):
+    """One number for each image of bytes."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.ReLU(), nn.Flatten())
+        self.out, self.end = nn.Linear(4 * 3 * 3, 1), end
+
+    def forward(self, bytes_: Tensor) -> Tensor:
+        return self.end(self.out(self.net(bytes_[:, None].float() / 128 - 1)))
+
+
+def test_bytes_of_images_may_be_any_others() -> None:
+    def of(end: Callable[[Tensor], Tensor]) -> Pipeline:
+        made = small(OfBytes(end), shape=(8, 8), outputs={"p": Domain(-0.5, 0.5)})
+        grey = torch.full((8, 8), 128, dtype=torch.uint8)
+        return replace(made, dataset=[(grey, torch.zeros(2))] * 24)
+
+    (finding,) = findings(of(lambda x: 3 * x))["unbounded-output"]
+    low, high = finding.evidence["bounds"]
+    assert low < -0.5 and high > 0.5  # of grey alone it is one number
+    assert "unbounded-output" not in findings(of(lambda x: x.tanh() / 2))
+
+
 def poles(model: nn.Module, **arguments: Any) -> list[Finding]:
     return findings(small(model, **arguments)).get("numerical-pole", [])
 

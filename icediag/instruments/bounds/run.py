@@ -173,9 +173,7 @@ class _Prover:
         flow = self._flow
         self._propagation = propagation = Propagation(flow.current)
         flow.propagation = flow.batch = None
-        for _, leaf in leaves(batch):
-            if leaf.is_floating_point():
-                propagation.free(leaf)
+        _free(propagation, batch)
         flow.propagation, flow.batch = propagation, batch
         with self._watched(flow), propagation.running():
             predictions = self._forward(model, batch)
@@ -197,9 +195,7 @@ class _Prover:
         model = self._pipeline.model
         batch = self._batch(self._samples[:2])
         propagation = Propagation()
-        for _, leaf in leaves(batch):
-            if leaf.is_floating_point():
-                propagation.free(leaf)
+        _free(propagation, batch)
         if isinstance(model, nn.Module):
             for weight in model.parameters():
                 if weight.requires_grad and weight.is_floating_point():
@@ -343,6 +339,19 @@ class _Prover:
             ):
                 outcome = "gradients of weights"
         self._poles += confirmed(watch.meetings, outcome, met)
+
+
+def _free(propagation: Propagation, batch: Any) -> None:
+    """Let the data be anything: all floating-point tensors, and the bytes of images.
+
+    Other whole numbers say where things are and how many: these are taken as they are.
+    """
+    for _, leaf in leaves(batch):
+        if leaf.is_floating_point():
+            propagation.free(leaf)
+        elif leaf.dtype == torch.uint8 and leaf.ndim > 2:
+            info = torch.iinfo(leaf.dtype)
+            propagation.bound(leaf, torch.tensor(info.min), torch.tensor(info.max))
 
 
 def _of_each_length(samples: list[Any]) -> list[Any]:
