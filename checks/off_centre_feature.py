@@ -13,7 +13,8 @@ What to do:
     Subtract the median before scaling; the finding proposes constants.
 Limits:
     One batch. A raw column that is large is another check's, and so is a column that is constant.
-    Flags, categories, sparse columns and columns within -1..1 are not judged.
+    Flags, categories, sparse columns and columns within -1..1 are not judged, and channels of
+    images only where they lie ten standard deviations off: background is often most of an image.
 """
 
 from icediag.finding import Finding
@@ -38,13 +39,12 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
         return Unjudged(name=NAME, reason="features were not recorded")
     findings = []
     for table in tables_of(recording):
-        if table.image:
-            continue
-        for severe in (True, False):
+        for severe in (True, False) if not table.image else (True,):
             columns = []
             for column in measures(table):
                 facts = column.facts
-                far = abs(facts.median) / facts.spread if facts.spread > 0 else 0.0
+                spread = facts.std if table.image else facts.spread
+                far = abs(facts.median) / spread if spread > 0 else 0.0
                 very = far >= VERY_FAR and abs(facts.median) >= LARGE
                 # Scaled to 0..1 by its range, a column is off 0 on purpose.
                 if far < FAR or very != severe or facts.in_unit:

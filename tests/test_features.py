@@ -264,6 +264,24 @@ def test_one_bad_column_is_named(values: Tensor, name: str) -> None:
     assert found[0].stage == "0" and "olumn 2" in found[0].message
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda x: (x - 127) / 60, set()),
+        (lambda x: ((x - 127) / 60 - 127) / 60, {("off-centre-feature", "0")}),
+        # Nearly all of it background.
+        (lambda x: ((x > 250) * 255.0 - 33) / 79, set()),
+    ],
+)
+def test_channels_of_images_far_off_are_named(
+    change: Callable[[Tensor], Tensor], expected: set[tuple[str, str]]
+) -> None:
+    torch.manual_seed(0)
+    images = change(torch.randint(0, 256, (ROWS, 3, 8, 8)).float())
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 4))
+    assert severe(on_table(images, layers)) == expected
+
+
 class Basis(nn.Module):
     """A distance as Gaussians beside each other, some of them where no distance ever is."""
 
