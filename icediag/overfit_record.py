@@ -63,6 +63,8 @@ class Trial:
         spread_last: The same after the last step.
         size_last: Root mean square of the predictions after the last step.
         outputs: Mean and spread of what is predicted, of the first few columns.
+        redrawn: The loss in the end with other random numbers than those of every step; empty where
+            neither model nor loss draws any.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Trial:
     spread_last: float | None = None
     size_last: float | None = None
     outputs: tuple[OutputSpread, ...] = ()
+    redrawn: tuple[float, ...] = ()
 
     @property
     def steps(self) -> int:

@@ -41,6 +41,8 @@ LEAST_STEPS = 60
 MOST_OUTPUTS = 8
 #: A loss is a sum over events where that of each twice is twice as large, to this share of it.
 SUMMED = 0.2
+#: Draws of other random numbers, after the training.
+DRAWS = 4
 #: Without any gain for so many steps a training ends.
 PATIENCE = 40
 
@@ -231,7 +233,14 @@ def train_and_look(
     """Train, and look at the predictions before and after."""
     before = _look(bench, batch)
     after: list[Looked | None] = []
-    curve = bench.train(batch, after=lambda: after.append(_look(bench, batch)), **how)
+    redrawn: list[float] = []
+
+    def look() -> None:
+        after.append(_look(bench, batch))
+        if name == "batch":
+            redrawn.extend(_redrawn(bench, batch))
+
+    curve = bench.train(batch, after=look, **how)
     trial = trial_of(name, events, curve, baseline)
     last = after[0] if after else None
     return dataclasses.replace(
@@ -241,7 +250,28 @@ def train_and_look(
         spread_last=last.spread[0] if last and last.spread else None,
         size_last=last.spread[1] if last and last.spread else None,
         outputs=_outputs(before, last),
+        redrawn=tuple(redrawn),
     )
+
+
+def _redrawn(bench: Workbench, batch: Batches) -> list[float]:
+    """The loss with other random numbers than those of the training; none where it draws none."""
+    found: list[float] = []
+    own = bench.seed
+    try:
+        with torch.no_grad():
+            held = batch()
+            trained = float(bench.loss(held))
+            for number in range(1, DRAWS + 1):
+                bench.seed = own + number
+                found.append(float(bench.loss(held)))
+                if found[0] == trained:
+                    return []
+    except Exception:  # the training met it and said so
+        return []
+    finally:
+        bench.seed = own
+    return found
 
 
 @dataclass(frozen=True)
