@@ -20,6 +20,7 @@ from icediag.checks import (
 from icediag.finding import Finding
 from icediag.icecube import pipeline as icecube
 from icediag.instruments.bounds import record_bounds
+from icediag.instruments.record import record
 from icediag.model.network import NetworkConfig
 from icediag.pipeline import Domain, Pipeline
 from icediag.recording import Recording, Unjudged
@@ -322,6 +323,40 @@ def test_bytes_of_images_may_be_any_others() -> None:
     low, high = finding.evidence["bounds"]
     assert low < -0.5 and high > 0.5  # of grey alone it is one number
     assert "unbounded-output" not in findings(of(lambda x: x.tanh() / 2))
+
+
+class Summed(nn.Module):
+    """Rows of each sample, added up."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.rows, self.out, self.end = nn.Linear(3, 8), nn.Linear(8, 1), end
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = torch.nested.to_padded_tensor(self.rows(x).relu(), 0.0)
+        return self.end(self.out(rows.sum(1)))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_through_nested_tensors_nothing_is_proved(
+    layout: torch.layout,
+) -> None:
+    def of(end: Callable[[Tensor], Tensor]) -> dict[str, list[Finding]]:
+        torch.manual_seed(0)
+        made = replace(
+            small(Summed(end), outputs={"p": Domain(0, 1)}),
+            dataset=[torch.randn(2 + i % 3, 3) for i in range(8)],
+            collate=lambda samples: torch.nested.nested_tensor(list(samples), layout=layout),
+            forward=lambda model, batch: model(batch),
+        )
+        assert record(made).loss is not None
+        return findings(made)
+
+    [not_judged] = of(torch.sigmoid)["not judged"]
+    assert "nested" in not_judged.reason  # type: ignore[attr-defined]
+    [finding] = of(lambda x: 5 * x)["unbounded-output"]
+    assert finding.severity == "error" and finding.evidence["row"] is not None
 
 
 def poles(model: nn.Module, **arguments: Any) -> list[Finding]:

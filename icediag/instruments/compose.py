@@ -23,7 +23,7 @@ from .flow import FEW_COLUMNS, VALUED_CALLS, SeenStage, SeenTensor
 from .naming import Run, item_axes, name_axes, tensor_axes
 from .ragged import Ragged, find_padding
 from .slots import Slots
-from .trees import leaves
+from .trees import tables
 from .values import merge
 
 
@@ -212,8 +212,8 @@ def _raw_columns(pipeline: Pipeline, batch: Any) -> dict[str, tuple[str | None, 
             continue
         if isinstance(view, Tensor) and view.layout == torch.strided:
             views[name] = view
-    for path, table in leaves(batch):
-        if table.ndim < 2 or table.layout != torch.strided or table.shape[-1] > FEW_COLUMNS:
+    for path, table in tables(batch):
+        if table.ndim < 2 or table.shape[-1] > FEW_COLUMNS:
             continue
         at = {
             (column.data_ptr(), tuple(column.shape), column.stride()): i

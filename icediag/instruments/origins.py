@@ -20,7 +20,7 @@ from .looked import Looked
 from .raw_column import F64, I64, Column
 from .recognise import recognise
 from .terms import terms_of
-from .trees import leaves
+from .trees import tables
 
 #: Tables of more columns are hidden layers, not features.
 MOST_COLUMNS = 16
@@ -43,8 +43,8 @@ def raw_columns(pipeline: Pipeline, batch: Any) -> dict[str, Tensor]:
             found[name] = values
     if found:
         return found
-    for path, tensor in leaves(batch):
-        if not tensor.is_floating_point() or tensor.layout != torch.strided:
+    for path, tensor in tables(batch):
+        if not tensor.is_floating_point():
             continue
         path = path or "batch"
         if tensor.ndim == 1:
@@ -58,7 +58,7 @@ def index_tensors(batch: Any) -> dict[str, I64]:
     """Tensors of the batch that may say where rows come from or belong to."""
     whole = (torch.int16, torch.int32, torch.int64)
     found: dict[str, I64] = {}
-    for path, tensor in leaves(batch):
+    for path, tensor in tables(batch):
         if tensor.ndim == 1 and tensor.dtype in whole and tensor.numel():
             values: I64 = tensor.detach().cpu().to(torch.int64).numpy()
             # Numbers far above the number of rows are names, not positions.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from icediag.instruments.trees import leaves
+from icediag.instruments.trees import tables
 
 Bools = npt.NDArray[np.bool_]
 
@@ -35,7 +35,7 @@ class Slots:
     def __init__(self, batch: Any, lengths: dict[str, list[int]], n_samples: int) -> None:
         self.of: dict[tuple[int, int], Bools] = {}
         self.path: dict[tuple[int, int], str] = {}
-        tensors = [(path, tensor) for path, tensor in leaves(batch) if tensor.numel()]
+        tensors = [(path, tensor) for path, tensor in tables(batch) if tensor.numel()]
         given = [np.asarray(sizes) for sizes in lengths.values()]
         given += [_ints(tensor) for _, tensor in tensors if _counts(tensor, n_samples)]
         for sizes in given:
@@ -141,6 +141,6 @@ def _mask(tensor: Tensor, n_samples: int) -> Bools | None:
 
 def padded_leaves(batch: Any, slots: Slots) -> Iterator[tuple[str, Tensor, tuple[int, int]]]:
     """Tensors of a batch that have a slot axis, with the sizes of their first two axes."""
-    for path, tensor in leaves(batch):
+    for path, tensor in tables(batch):
         if tensor.ndim >= 2 and tuple(tensor.shape[:2]) in slots.of:
             yield path, tensor, (tensor.shape[0], tensor.shape[1])

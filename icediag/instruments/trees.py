@@ -54,6 +54,13 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
                 continue  # a type that torch does not have, such as longdouble
 
 
+def tables(tree: Any) -> Iterator[tuple[str, Tensor]]:
+    """The leaves that have sizes and values in rows: neither nested ones nor sparse ones."""
+    for path, tensor in leaves(tree):
+        if tensor.layout == torch.strided and not tensor.is_nested:
+            yield path, tensor
+
+
 def held(
     tree: Any, path: str = "", within: tuple[int, ...] = ()
 ) -> Iterator[tuple[str, Tensor | np.ndarray[Any, Any] | np.generic]]:

@@ -107,6 +107,7 @@ class _Prover:
         self._propagation: Propagation | None = None
         self._poles: list[Pole] = []
         self._ranges: tuple[InputRange, ...] = ()
+        self._missed: list[str] = []
 
     def run(self) -> None:
         """Everything, part by part; a part that fails is noted and the others go on."""
@@ -173,7 +174,7 @@ class _Prover:
         flow = self._flow
         self._propagation = propagation = Propagation(flow.current)
         flow.propagation = flow.batch = None
-        _free(propagation, batch)
+        self._missed = _free(propagation, batch)
         flow.propagation, flow.batch = propagation, batch
         with self._watched(flow), propagation.running():
             predictions = self._forward(model, batch)
@@ -195,7 +196,8 @@ class _Prover:
         model = self._pipeline.model
         batch = self._batch(self._samples[:2])
         propagation = Propagation()
-        _free(propagation, batch)
+        if _free(propagation, batch):
+            return {}
         if isinstance(model, nn.Module):
             for weight in model.parameters():
                 if weight.requires_grad and weight.is_floating_point():
@@ -231,6 +233,8 @@ class _Prover:
         why_not = _why_not(propagation, shadow.unproved if shadow else frozenset())
         if inside and not propagation.escaped:
             why_not = None
+        if self._missed:
+            why_not = f"no bounds are carried through {self._missed[0]}, a nested or sparse tensor"
         proved = inside and why_not is None
         giver = self._flow.giver_of(column)
         location = giver.location if giver is not None else None
@@ -341,17 +345,24 @@ class _Prover:
         self._poles += confirmed(watch.meetings, outcome, met)
 
 
-def _free(propagation: Propagation, batch: Any) -> None:
+def _free(propagation: Propagation, batch: Any) -> list[str]:
     """Let the data be anything: all floating-point tensors, and the bytes of images.
 
     Other whole numbers say where things are and how many: these are taken as they are.
+
+    Returns:
+        Paths of tensors whose values cannot be followed.
     """
-    for _, leaf in leaves(batch):
-        if leaf.is_floating_point():
+    missed = []
+    for path, leaf in leaves(batch):
+        if leaf.is_nested or leaf.layout != torch.strided:
+            missed.append(path or "the batch")
+        elif leaf.is_floating_point():
             propagation.free(leaf)
         elif leaf.dtype == torch.uint8 and leaf.ndim > 2:
             info = torch.iinfo(leaf.dtype)
             propagation.bound(leaf, torch.tensor(info.min), torch.tensor(info.max))
+    return missed
 
 
 def _of_each_length(samples: list[Any]) -> list[Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import annotated_types
+import torch
 from torch import Tensor, nn
 
 from icediag.bounds_record import StageBounds
@@ -98,6 +99,8 @@ class BoundFlow(Flow):
                 self.limits.append(Limit(tensor.detach(), low, high))
             return
         if role != "out" or self.propagation is None or not tensor.is_floating_point():
+            return
+        if tensor.is_nested or tensor.layout != torch.strided:
             return
         with self.propagation.aside():
             self._read(self.propagation, stage, path, tensor)

@@ -16,7 +16,7 @@ from icediag.instruments.origins import MOST_COLUMNS, index_tensors
 from icediag.instruments.raw_column import Column
 from icediag.instruments.recognise import recognise
 from icediag.instruments.slots import Slots
-from icediag.instruments.trees import leaves
+from icediag.instruments.trees import tables
 from icediag.pipeline import Pipeline
 from icediag.provenance_record import Origin
 
@@ -153,8 +153,8 @@ def _raw(pipeline: Pipeline, batch: Any) -> Iterator[tuple[str, Tensor]]:
         if getattr(column, "ndim", None) == 1:
             seen.add(_place(column))
             yield name, column
-    for path, tensor in leaves(batch):
-        if tensor.layout != torch.strided or tensor.is_complex() or tensor.dtype == torch.bool:
+    for path, tensor in tables(batch):
+        if tensor.is_complex() or tensor.dtype == torch.bool:
             continue
         path = path or "batch"
         if tensor.ndim == 1:
