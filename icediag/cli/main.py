@@ -29,6 +29,7 @@ from .report import report
 from .schema import schema
 from .shapes import shapes
 from .simulate import simulate
+from .threads import wait_politely
 from .train import train
 
 app = typer.Typer(
@@ -141,6 +142,7 @@ def main() -> int:
         # A terminal that cannot show an arrow or a multiplication sign is no reason to fail.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    wait_politely()
     try:
         result = app(standalone_mode=False, default_map=_defaults(sys.argv[1:]))
     except (IcediagError, DataError) as error:
