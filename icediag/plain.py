@@ -4,6 +4,7 @@ Only what the dataclasses declare is read; nothing that a file says is ever exec
 """
 
 import dataclasses
+import functools
 import json
 import os
 import tempfile
@@ -21,7 +22,7 @@ LONGEST = 80
 
 def to_json(value: Any) -> str:
     """A dataclass as JSON. NaN and infinity, which JSON has not, become the texts "nan", "inf"."""
-    return json.dumps(to_plain(dataclasses.asdict(value)), indent=1, allow_nan=False) + "\n"
+    return json.dumps(to_plain(value), indent=1, allow_nan=False) + "\n"
 
 
 def read_text(path: str | Path) -> str:
@@ -92,7 +93,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def to_plain(value: Any) -> Any:
-    """Tuples to lists, and floats that JSON has not to texts."""
+    """Dataclasses to dicts, tuples to lists, and floats that JSON has not to texts."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # Without `asdict`, which copies what is written down at once.
+        names = _names_of(type(value))
+        return {name: to_plain(getattr(value, name)) for name in names}
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -100,6 +105,12 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return str(value)
     return value
+
+
+@functools.cache
+def _names_of(kind: type) -> tuple[str, ...]:
+    """Names of the fields of a dataclass."""
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 class MisfitError(TypeError):
