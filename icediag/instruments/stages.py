@@ -124,27 +124,33 @@ class _Modules:
     something else at first and one of the functions later is missed; that costs a stage, no more.
     """
 
+    #: Sets of functions that are remembered: the stages, and what some instruments wrap beside.
+    _MOST = 8
+
     def __init__(self) -> None:
-        #: Kept, so that nothing else gets their places in memory.
-        self._functions: list[Any] = []
-        #: Module -> how many names it had, and whether one of the functions was among them.
-        self._seen: dict[int, tuple[Any, int, bool]] = {}
+        #: Functions, by identity -> these, kept that nothing else gets their places in memory, and
+        #: module -> how many names it had, and whether one of the functions was among them.
+        self._known: dict[frozenset[int], tuple[list[Any], dict[int, tuple[Any, int, bool]]]] = {}
 
     def holding(self, free: dict[int, FunctionStage]) -> list[Any]:
         """The modules; functions are given by their `id`."""
+        if not free:
+            return []
+        key = frozenset(free)
+        if key not in self._known and len(self._known) >= self._MOST:
+            del self._known[next(iter(self._known))]
         functions = [stage.function for stage in free.values()]
-        if set(map(id, functions)) != set(map(id, self._functions)):
-            self._functions, self._seen = functions, {}
+        _, seen = self._known.setdefault(key, (functions, {}))
         found = []
         for module in list(sys.modules.values()):
             held = getattr(module, "__dict__", None)  # anything may stand there
             if held is None:
                 continue
-            known = self._seen.get(id(module))
+            known = seen.get(id(module))
             if known is None or known[0] is not module or known[1] != len(held) or known[2]:
-                holds = not free.keys().isdisjoint(map(id, list(held.values())))
-                self._seen[id(module)] = module, len(held), holds
-            if self._seen[id(module)][2]:
+                holds = not key.isdisjoint(map(id, list(held.values())))
+                known = seen[id(module)] = module, len(held), holds
+            if known[2]:
                 found.append(module)
         return found
 
