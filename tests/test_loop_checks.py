@@ -374,8 +374,14 @@ def test_the_built_in_has_none() -> None:
     assert diagnosis.findings == () and diagnosis.not_judged == ()
 
 
-def test_the_same_in_every_run() -> None:
-    texts = {diagnosed(made(by_row)).to_json() for _ in range(2)}
+@pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_the_same_in_every_run(times: int) -> None:
+    """Findings word for word, and every count that they come from."""
+    needs = ("lines", "operations", "projection")
+    runs = [examine(made(by_row), needs=needs) for _ in range(times)]
+    assert all(run.lines == runs[0].lines for run in runs)
+    assert all(run.operations == runs[0].operations for run in runs)
+    texts = {judge(run, CHECKS).to_json() for run in runs}
     assert len(texts) == 1 and '"P01"' in texts.pop()
 
 

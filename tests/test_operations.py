@@ -142,6 +142,27 @@ def test_waits() -> None:
         assert sum_of(costs_of(run)).syncs == 0, name
 
 
+class Fills(nn.Module):
+    """Writes numbers and rows of one value by a mask: on a GPU the latter wait."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        table = x.clone()
+        table[table > 9] = 0.0  # a number
+        first = torch.zeros(len(x), 3, dtype=torch.bool)
+        first[0, 0] = True
+        table[first] = x.sum()  # one value
+        table[first] = x[0, :1]  # a row of one
+        return table.sum(1)
+
+
+def test_only_numbers_are_filled_in_without_waiting() -> None:
+    record = record_operations(numbers(Fills(), dataset=[torch.randn(3, requires_grad=True)] * 4))
+    waits = {line(row): row.syncs[-1] for row in rows(record, op="index_put", phase="forward")}
+    assert waits == {line_of("a number"): 0, line_of("one value"): 1, line_of("a row of one"): 1}
+    [kernels] = {row.launches[-1] for row in rows(record, op="index_put") if row.syncs[-1]}
+    assert kernels == 4
+
+
 class Square(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -182,15 +203,15 @@ def line_of(comment: str) -> int:
 
 def numbers(model: nn.Module, n: int = 12, **more: Any) -> Pipeline:
     torch.manual_seed(0)
-    return Pipeline(
-        name="numbers",
-        dataset=list(torch.randn(n, 3)),
-        collate=torch.stack,
-        model=model,
-        loss=lambda predicted, batch: predicted.square().mean(),
-        batch_size=n,
-        **more,
-    )
+    arguments: dict[str, Any] = {
+        "name": "numbers",
+        "dataset": list(torch.randn(n, 3)),
+        "collate": torch.stack,
+        "model": model,
+        "loss": lambda predicted, batch: predicted.square().mean(),
+        "batch_size": n,
+    }
+    return Pipeline(**(arguments | more))
 
 
 def line(row: OperationRecord) -> int | None:

@@ -51,6 +51,8 @@ WAITS = frozenset(
         *("_linalg_check_errors", "is_nonzero"),
     }
 )
+#: Take masks for indices.
+MASKED = frozenset({"index", "index_put", "_index_put_impl"})
 #: More kernels than one. Source: as above; sorts are by radix passes, of which this is a least.
 KERNELS = {"nonzero": 3, "_unique2": 4, "sort": 2, "argsort": 2, "topk": 2, "bincount": 2}
 #: Tensors that one launch of a `_foreach_` kernel takes. Source: MultiTensorApply.cuh, depth 1 to 5
@@ -113,16 +115,16 @@ def _bool_index(args: Any) -> bool:
     )
 
 
-def _waits(name: str, args: Any, kwargs: Any, out: Any) -> int:
+def _waits(name: str, args: Any, kwargs: Any, out: Any, rows: bool) -> int:
     if name in WAITS:
         return 1
     if name == "index":
         return int(_bool_index(args))
     if name in ("index_put", "_index_put_impl"):
-        # One mask and one value to fill in need no counting.
+        # One mask and one number to fill in need no counting; see `cost_of` for what is none.
         value = args[2] if len(args) > 2 else None
-        one = isinstance(value, Tensor) and value.numel() == 1
-        return int(_bool_index(args) and not one)
+        number = isinstance(value, Tensor) and value.numel() == 1 and not rows
+        return int(_bool_index(args) and not number)
     if name == "repeat_interleave":
         return int(kwargs.get("output_size") is None and not any(isinstance(a, int) for a in args))
     if name in ("_to_copy", "copy"):
@@ -145,7 +147,7 @@ def _arguments(func: Any) -> tuple[bool, tuple[tuple[str, bool], ...]]:
     return view, arguments
 
 
-def cost_of(func: Any, args: Any, kwargs: Any, out: Any) -> Cost:
+def cost_of(func: Any, args: Any, kwargs: Any, out: Any, *, rows: bool = False) -> Cost:
     """What a call costs.
 
     Args:
@@ -153,11 +155,14 @@ def cost_of(func: Any, args: Any, kwargs: Any, out: Any) -> Cost:
         args: Its arguments.
         kwargs: Its arguments by name.
         out: What it gave.
+        rows: Whether what is written by it is a tensor, be it of one value. On a device it is
+            there, and filling a mask wants a number of the host's.
+            Source: canDispatchToMaskedFill in PyTorch's TensorAdvancedIndexing.
     """
     name = name_of(func)
     results = list(tensors_of(out))
     cost = Cost(dtype=str(results[0].dtype).removeprefix("torch.") if results else "")
-    cost.syncs = _waits(name, args, kwargs, out)
+    cost.syncs = _waits(name, args, kwargs, out, rows)
     if name in FREE:
         if name == "_local_scalar_dense":
             cost.bytes_read = bytes_of(args[0])
@@ -194,6 +199,8 @@ def cost_of(func: Any, args: Any, kwargs: Any, out: Any) -> Cost:
         cost.launches = -(-max(len(results), 1) // FOREACH)
     else:
         cost.launches = KERNELS.get(name, 1)
+        if cost.syncs and name in MASKED:
+            cost.launches += KERNELS["nonzero"]  # which turns the mask into indices first
     if not cost.elements and not read_bytes:
         cost.launches = 0  # nothing to do, nothing is started
     cost.flops = _flops(func, args, kwargs, out, name)

@@ -67,6 +67,8 @@ class Counter:
         self.phase: Phase | None = None
         self.counts: dict[Key, list[int]] = {}
         self.repeats = repeats
+        #: Whether `x[...] = y` runs, of a tensor y.
+        self.writes_rows = False
         self._own = own
         self._flow: Flow | None = None
         self._nodes: dict[int, tuple[str, Line | None, Call | None]] = {}
@@ -130,7 +132,7 @@ class Counter:
         else:
             stage, line, name, fused = self._behind(node)
             phase = "backward"
-        cost = cost_of(func, args, kwargs, out)
+        cost = cost_of(func, args, kwargs, out, rows=self.writes_rows)
         op = name_of(func)
         if self.phase == "optimizer" and cost.syncs and _called_by_torch():
             cost.syncs = 0  # torch's optimizers keep the number of their step on the host
@@ -263,7 +265,11 @@ class _Functions(TorchFunctionMode):
         if name in FUSED:
             with self._counter.within(name, args):
                 return func(*args, **(kwargs or {}))
-        out = func(*args, **(kwargs or {}))
+        self._counter.writes_rows = name == "__setitem__" and isinstance(args[-1], torch.Tensor)
+        try:
+            out = func(*args, **(kwargs or {}))
+        finally:
+            self._counter.writes_rows = False
         self._counter.made()
         if reads and self._counter.syncs == before and isinstance(args[0], torch.Tensor):
             self._counter.reading(name, args[0])
