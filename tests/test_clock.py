@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from icediag.clock_record import ClockRecord, StageClock, middle, spread
 from icediag.icecube import pipeline as icecube
 from icediag.instruments.clock import record_clock
+from icediag.instruments.clock.join import measure_collate
+from icediag.instruments.clock.loader import measure_loaders
 from icediag.instruments.clock.memory import Change, _Peaks, replay
 from icediag.instruments.clock.spans import EventTimer, HostTimer, Spans
 from icediag.instruments.clock.step import Stepper
@@ -408,6 +410,20 @@ def test_waiting_for_a_loader() -> None:
     assert seen.waiting == pytest.approx(4.25 / (4.25 + 264.5))
     [plain] = by_hand(pipeline, workers=(0,), batch_size=6, repeats=1).loader
     assert (plain.own, plain.workers, plain.wait_s) == (False, 0, (6.25, 6.25))
+
+
+def test_slow_batches_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = clockwork.pipeline(24)
+    stepper = Stepper(pipeline, [], [], torch.device("cpu"))
+    missing: dict[str, str] = {}
+    # A batch of 3 takes 3.25 s, the step on it some 258 s; the first of them is left out.
+    for enough, kept in ((1e9, 6), (1000.0, 2), (0.0, 1)):
+        [seen] = measure_loaders(stepper, 3, (0,), HANDS, missing, enough)
+        assert len(seen.wait_s) == kept
+    assert missing == {}
+    for enough, taken in ((1e9, 9), (30.0, 4), (0.0, 3)):
+        timed = measure_collate(stepper, 8, 9, HANDS, enough)
+        assert timed is not None and len(timed.collate_s) == taken
 
 
 def test_a_loader_that_fails_says_why() -> None:

@@ -16,7 +16,10 @@ from tests.pipelines import deepsets, odd
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return record_trace(deepsets.pipeline(), tmp_path_factory.mktemp("trace"), steps=2)
+    made = deepsets.pipeline()
+    path, n = record_trace(made, tmp_path_factory.mktemp("trace"), steps=2)
+    assert n == len(made.dataset)
+    return path
 
 
 def test_the_events_are_those_of_a_chrome_trace(written: Path) -> None:
@@ -65,7 +68,7 @@ def test_stages_are_nvtx_ranges_on_cuda() -> None:
 def test_kernels_are_in_the_trace(tmp_path: Path) -> None:
     made = deepsets.pipeline()
     made.model.to("cuda")
-    path = record_trace(made, tmp_path, device="cuda")
+    path, _ = record_trace(made, tmp_path, device="cuda")
     with gzip.open(path, "rt", encoding="utf-8") as stream:
         trace = json.load(stream)
     assert any(event.get("cat") == "kernel" for event in trace["traceEvents"])

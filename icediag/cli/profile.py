@@ -182,7 +182,12 @@ def profile(
         if traces is not None and not failed:
             status.update("tracing")
             written = record_trace(
-                loaded, traces, batch_size=batch_size, device=place, seed=seed, timeout=timeout
+                loaded,
+                traces,
+                batch_size=recording.batch_size,
+                device=place,
+                seed=seed,
+                timeout=timeout,
             )
     checks = [check for check in CHECKS if check.CODE.startswith("P")]
     diagnosis = judge(recording, checks)
@@ -209,7 +214,9 @@ def profile(
         text = render_comparison(recording.comparison, width=console.width, color=color)
         console.file.write(f"\nbeside the baseline\n{text}")
     if written is not None:
-        console.file.write(f"\ntrace: {written}\n")
+        path, of = written
+        whole = "" if of >= recording.batch_size else f" (steps of {of:,} samples)"
+        console.file.write(f"\ntrace: {path}{whole}\n")
     console.file.flush()
     if failed:
         return 2

@@ -13,6 +13,7 @@ from torch.autograd.profiler import record_function
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from icediag.errors import IcediagError
+from icediag.instruments.affordable import most_affordable
 from icediag.instruments.clock.memory import quiet_profiler
 from icediag.instruments.clock.spans import HostTimer, Path, Spans
 from icediag.instruments.clock.step import Stepper
@@ -26,6 +27,8 @@ from icediag.pipeline import Pipeline
 
 #: Steps in a trace, after one that the profiler warms up in.
 STEPS = 3
+#: Seconds of a step that is traced: a loop of a minute makes more events than any viewer loads.
+LONGEST_S = 2.0
 #: As TensorBoard's plugin wants them named: who, when, and this.
 ENDING = ".pt.trace.json.gz"
 
@@ -77,8 +80,9 @@ def record_trace(
     device: str = "cpu",
     seed: int = 0,
     steps: int = STEPS,
+    longest_s: float = LONGEST_S,
     timeout: float | None = None,
-) -> FilePath:
+) -> tuple[FilePath, int]:
     """Write one trace of whole steps, from reading samples to the optimizer.
 
     Args:
@@ -88,10 +92,11 @@ def record_trace(
         device: Where the model is.
         seed: Of the random generators.
         steps: How many.
+        longest_s: Seconds that a step may take: of too long a one fewer samples are taken.
         timeout: Seconds that it may take; None for any time.
 
     Returns:
-        The file.
+        The file, and of how many samples its steps are.
 
     Raises:
         IcediagError: The data set is empty, a step cannot be taken, or nothing can be written.
@@ -104,8 +109,8 @@ def record_trace(
             stepper = Stepper(pipeline, samples, stages, target)
             try:
                 with contained(timeout):
-                    stepper.step(len(samples))
-                    return _steps(stepper, len(samples), steps, folder)
+                    n = most_affordable(stepper.step, len(samples), longest_s=longest_s)
+                    return _steps(stepper, n, steps, folder), n
             except OSError as error:
                 raise IcediagError(f"--trace: {folder}: {error.strerror or error}") from error
             except Exception as error:  # of the user's code

@@ -14,11 +14,23 @@ from .step import Stepper
 
 
 def measure_collate(
-    stepper: Stepper, n: int, repeats: int, clock: Callable[[], float]
+    stepper: Stepper,
+    n: int,
+    repeats: int,
+    clock: Callable[[], float],
+    enough_s: float,
 ) -> CollateClock | None:
     """Time collate and joining in turn, after one run of each that does not count.
 
-    None where samples hold no tensors.
+    Args:
+        stepper: Whose data set and collate.
+        n: Samples.
+        repeats: How often, and at least three times.
+        clock: Seconds.
+        enough_s: Seconds after which no more than three are taken.
+
+    Returns:
+        What they took; None where samples hold no tensors.
     """
     collate = stepper.pipeline.collate
     samples = stepper.fetch(n)
@@ -29,7 +41,10 @@ def measure_collate(
     out = sum(_bytes(tensor) for _, tensor in leaves(batch))
     join(columns)
     times: list[tuple[float, float]] = []
-    for _ in range(max(3, repeats)):
+    began = clock()
+    for i in range(max(3, repeats)):
+        if i >= 3 and clock() - began > enough_s:
+            break
         samples = stepper.fetch(n)
         start = clock()
         collate(samples)

@@ -7,6 +7,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from icediag.clock_record import LoaderClock
+from icediag.instruments.containment import time_limit
 from icediag.instruments.random_state import kept
 from icediag.instruments.reasons import reason_of
 from icediag.instruments.trees import move
@@ -15,6 +16,8 @@ from .step import Stepper
 
 #: Batches that are timed, and those before that fill what workers prepare ahead.
 BATCHES, FIRST = 6, 2
+#: Seconds after which a loader is given up.
+MOST_S = 30.0
 
 
 def measure_loaders(
@@ -23,6 +26,7 @@ def measure_loaders(
     workers: tuple[int, ...],
     clock: Callable[[], float],
     missing: dict[str, str],
+    enough_s: float,
 ) -> tuple[LoaderClock, ...]:
     """The pipeline's own loader as it is, then a plain one with each number of workers.
 
@@ -32,6 +36,7 @@ def measure_loaders(
         workers: Numbers of worker processes.
         clock: Seconds.
         missing: Where to say why one could not be run.
+        enough_s: Seconds after which no further batch is taken from one.
     """
     found: list[LoaderClock] = []
     makers: list[tuple[str, Callable[[], Any], bool]] = []
@@ -41,8 +46,9 @@ def measure_loaders(
     for name, make, own in makers:
         try:
             loader = make()
-            with kept(loader):  # one that the user holds is to go on where it was
-                found.append(_measure(loader, stepper, own, clock))
+            # One that the user holds is to go on where it was.
+            with kept(loader), time_limit(max(MOST_S, 3 * enough_s)):
+                found.append(_measure(loader, stepper, own, clock, enough_s))
         except Exception as error:  # of the user's data set, in a worker or here
             missing[name] = reason_of(error, stepper.pipeline)
     return tuple(found)
@@ -55,15 +61,24 @@ def _plain(stepper: Stepper, n: int, workers: int) -> Callable[[], Any]:
     )
 
 
-def _measure(loader: Any, stepper: Stepper, own: bool, clock: Callable[[], float]) -> LoaderClock:
+def _measure(
+    loader: Any,
+    stepper: Stepper,
+    own: bool,
+    clock: Callable[[], float],
+    enough_s: float,
+) -> LoaderClock:
     waits: list[float] = []
     steps: list[float] = []
     with warnings.catch_warnings():
         # More workers than cores: that is for the record to show.
         warnings.simplefilter("ignore", UserWarning)
         batches = iter(loader)
+        began = clock()
         while len(waits) < FIRST + BATCHES:
             start = clock()
+            if len(waits) > 1 and start - began > enough_s:
+                break
             try:
                 batch = next(batches)
             except StopIteration:

@@ -30,6 +30,8 @@ from .step import Stepper
 
 Clock = Callable[[], float]
 
+#: Seconds that each of the other measurements takes at least, about.
+ENOUGH_S = 5.0
 #: Share of the budget that a single step may take: so many fit with and without marks.
 STEPS_IN_BUDGET = 8
 
@@ -107,11 +109,15 @@ def record_clock(
             name = type(stepper.optimizer).__name__
             fields["optimizer"] = None if stepper.optimizer is None else name
             n = fields.get("batch_size", wanted)
+            enough_s = max(ENOUGH_S, budget_s / 2)
             parts: tuple[tuple[str, Callable[[], Any]], ...] = (
-                ("collate", lambda: measure_collate(stepper, wanted, repeats, clock)),
+                ("collate", lambda: measure_collate(stepper, wanted, repeats, clock, enough_s)),
                 ("access", lambda: measure_access(stepper, clock)),
                 ("memory", lambda: measure_memory(stepper, n)),
-                ("loader", lambda: measure_loaders(stepper, n, workers, clock, missing)),
+                (
+                    "loader",
+                    lambda: measure_loaders(stepper, n, workers, clock, missing, enough_s),
+                ),
             )
             for field, measure in parts:
                 if "steps" in missing and field in ("memory", "loader"):
