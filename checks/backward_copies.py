@@ -61,7 +61,10 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
         if share < KNOWING:
             continue
         worst = max(rows, key=moved)
-        times = tally([min(rows, key=_plainness)], record).operations
+        # The same line may run in several stages: of each what it does once a row.
+        plain = min(rows, key=_plainness)
+        alike = [row for row in rows if (row.op, row.node) == (plain.op, plain.node)]
+        times = tally(alike, record).operations
         calls = worst.growth
         assert calls is not None
         follows = worst.work.axis if worst.work is not None and worst.work.exact else None

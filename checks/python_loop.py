@@ -35,6 +35,7 @@ from icediag.work_reading import (
     projected_in,
     tally,
 )
+from icediag.work_record import LINE_S
 
 CODE = "P01"
 NAME = "python-loop"
@@ -49,10 +50,6 @@ PLAIN_SHARE, PLAIN_KNOWING = 0.5, 0.05
 ROUNDS = 8
 #: Operations a sample that a collate may take without being named.
 NATURAL = 20
-#: Seconds of a line of Python that does little. Measured: 36 ns (a sum) to 120 ns (a look-up in a
-#: dict and an append) on CPython 3.11.
-LINE_S = 1e-7
-
 #: Seconds that a library takes beside the lines it calls, for each round. Measured on pandas 2 and
 #: NumPy 2: a Series is made for every row, or a scalar for every element.
 ROUND_S = {".iterrows(": 2e-5, ".apply(": 4e-6, ".itertuples(": 1e-6, "vectorize(": 2e-7}

@@ -128,6 +128,7 @@ class Projected:
         samples_per_s: Samples in a second of such steps.
         busy: Share of it in which the device works, 0..1.
         lost_launches: Share that would go if issuing an operation took no time.
+        lost_python: The same if your own lines took none beside the operations they call.
         lost_syncs: The same if the host never waited.
         lost_padding: The same if nothing were padded; None where no padding was recognised.
         loops: Share of operations whose number follows the batch.
@@ -154,6 +155,7 @@ class Projected:
     unfitted: float
     fetch_s: float | None = None
     workers: float | None = None
+    lost_python: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

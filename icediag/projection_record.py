@@ -88,6 +88,7 @@ class ProjectionRecord:
         step_s: The whole step.
         device_busy_s: Of it, what the device works.
         lost_launches_s: What it would be shorter by if issuing an operation took no time.
+        lost_python_s: The same if lines of the user's own took none beside what they call.
         lost_syncs_s: The same if the host never waited.
         lost_padding_s: The same if nothing were padded; None where no padding was recognised.
         loops_s: The same without operations whose number follows the batch.
@@ -107,6 +108,7 @@ class ProjectionRecord:
     step_s: float = 0.0
     device_busy_s: float = 0.0
     lost_launches_s: float = 0.0
+    lost_python_s: float = 0.0
     lost_syncs_s: float = 0.0
     lost_padding_s: float | None = None
     loops_s: float = 0.0

@@ -36,7 +36,9 @@ def of_one(axis: str) -> str:
         inner, _, outer = rest.partition("/")
         return f"row of the longest {outer or 'sample'}" + (f" ({inner})" if inner else "")
     if axis.startswith("rows of "):
-        return f"row of {axis.removeprefix('rows of ')}"
+        path = axis.removeprefix("rows of ")
+        # Samples that are tuples have no names, but places.
+        return f"row of item {path} of a sample" if path.isdecimal() else f"row of {path}"
     if axis.startswith("n_"):
         path, _, last = axis.removeprefix("n_").rpartition("_")
         if path and last.isdigit():

@@ -24,6 +24,10 @@ PHASES: tuple[Phase, ...] = (
     "optimizer",
 )
 
+#: Seconds of a line of Python that does little. Measured: 36 ns (a sum) to 120 ns (a look-up in a
+#: dict and an append) on CPython 3.11.
+LINE_S = 1e-7
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkRun:
@@ -229,6 +233,23 @@ class LoopRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PythonRecord:
+    """Lines of the user's own that one stage runs in one phase.
+
+    Attributes:
+        phase: Part of the step.
+        stage: Innermost recorded stage in which their function ran first.
+        grows: Whether they are lines that run more often in a larger batch.
+        lines: Executions in the batch that is diagnosed.
+    """
+
+    phase: Phase
+    stage: str
+    grows: bool
+    lines: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class LinesRecord:
     """How often lines of the user's own run in a training step.
 
@@ -240,6 +261,7 @@ class LinesRecord:
         lines: Lines whose count grows.
         loops: Loops that take more rounds in a larger batch.
         executed: Executions of all lines of the user's own, by phase and run.
+        python: The same by stage, at the size of the batch that is diagnosed.
         workers: Worker processes of the pipeline's own loader; None where it has none that says.
         not_judged: What could not be counted.
     """
@@ -251,5 +273,6 @@ class LinesRecord:
     lines: tuple[LineRecord, ...] = ()
     loops: tuple[LoopRecord, ...] = ()
     executed: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    python: tuple[PythonRecord, ...] = ()
     workers: int | None = None
     not_judged: tuple[Unjudged, ...] = ()

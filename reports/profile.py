@@ -223,6 +223,7 @@ def _projection(projected: Projected) -> RenderableType:
     ]
     for what, share, meaning in (
         ("launches", projected.lost_launches, "shorter if issuing an operation took no time"),
+        ("python", projected.lost_python, "shorter if your lines took none beside what they call"),
         ("syncs", projected.lost_syncs, "shorter if the host never waited for the device"),
         ("padding", projected.lost_padding, "shorter if nothing were padded"),
         ("loops", projected.loops, "shorter without operations whose number follows the batch"),

@@ -440,6 +440,17 @@ def test_runs_are_identical_and_survive_being_saved() -> None:
     assert Recording.from_json(recording.to_json()) == recording
 
 
+def test_lines_by_stage_add_up_to_all_of_them() -> None:
+    record = record_lines(made(plain_for))
+    assert record.runs[-1].samples == record.batch_size == len(LENGTHS)
+    for phase, executed in record.executed.items():
+        here = [one for one in record.python if one.phase == phase]
+        assert sum(one.lines for one in here) == executed[-1]
+    forward = {one.grows: one.lines for one in record.python if one.phase == "forward"}
+    rows = record.axes[forward_loops(record)[0].growth.axis]
+    assert forward[True] >= 2 * rows and 0 < forward[False] < 20
+
+
 def test_what_fails_is_noted() -> None:
     record = record_lines(odd.on_numbers(odd.RaisesMidway()))
     assert record.loops == ()

@@ -16,7 +16,16 @@ from icediag.instruments.projection import Work, _two_clocks, extended, project
 from icediag.instruments.work import record_operations
 from icediag.model.network import NetworkConfig
 from icediag.place import Location
-from icediag.work_record import Growth, OperationRecord, OperationsRecord, WorkRun
+from icediag.work_record import (
+    LINE_S,
+    Growth,
+    LinesRecord,
+    OperationRecord,
+    OperationsRecord,
+    Phase,
+    PythonRecord,
+    WorkRun,
+)
 from tests.clock_sample import sample_clock
 
 #: Numbers that are easy to follow: 1 s a launch, 2 s a kernel at least, 10 s a sync, 100 B/s.
@@ -90,6 +99,36 @@ def test_a_sync_makes_the_host_wait() -> None:
     assert result.lost_syncs_s == pytest.approx(2 * 12 - 4)
     # The device runs ahead of nothing: of 8 launches without syncs it works from the first on.
     assert projected(operation(8)).step_s == 16.0
+
+
+def test_lines_of_python_take_the_time_of_the_host() -> None:
+    def lines(*python: PythonRecord) -> LinesRecord:
+        return LinesRecord(batch_size=4, python=python)
+
+    def of(stage: str, phase: Phase = "forward", **more: Any) -> PythonRecord:
+        return PythonRecord(**({"phase": phase, "stage": stage, "grows": True} | more))
+
+    seconds = 1 / LINE_S
+    step = counted(operation(1), operation(1, phase="backward", stage="s"))
+    bare = project(step, SIMPLE)
+    # 7 s in a stage that has operations, 5 s in one that has none, 3 s in the loss; reading and
+    # collating are no part of the step.
+    known = lines(
+        of("s", lines=7 * seconds),
+        of("t", lines=5 * seconds, grows=False),
+        of("loss", "loss", lines=3 * seconds),
+        of("collate", "collate", lines=99 * seconds),
+    )
+    full = project(step, SIMPLE, known)
+    assert bare is not None and full is not None
+    assert [(s.phase, s.stage) for s in full.stages] == [
+        *(("forward", "s"), ("forward", "t"), ("loss", "loss"), ("backward", "s"))
+    ]
+    assert full.step_s == pytest.approx(7 + 1 + 5 + 3 + 2)
+    assert full.lost_python_s == pytest.approx(full.step_s - bare.step_s)
+    assert full.loops_s == pytest.approx(7 + 3) and full.stages[0].loop_s == pytest.approx(7)
+    assert [s.host_s for s in full.stages] == pytest.approx([8, 5, 3, 1])
+    assert bare.lost_python_s == 0 and bare.stages[0].operations == full.stages[0].operations
 
 
 def test_stages_overlap_where_the_device_is_behind() -> None:

@@ -148,6 +148,7 @@ class Reads:
         self.folder, self.how = folder, how
         rows = np.arange(400, dtype=np.float32).reshape(40, 10)
         pd.DataFrame(rows).to_csv(folder / "all.csv", index=False)
+        pd.DataFrame(rows, columns=list("abcdefghij")).to_parquet(folder / "all.parquet")
         for i, row in enumerate(rows):
             np.save(folder / f"{i}.npy", row)
         self.table = pd.DataFrame(rows)
@@ -159,6 +160,8 @@ class Reads:
     def __getitem__(self, i: int) -> Tensor:
         if self.how == "opened each time":
             return torch.tensor(pd.read_csv(self.folder / "all.csv").to_numpy()[i]).float()
+        if self.how == "opened in C":  # by pyarrow, which Python does not see
+            return torch.tensor(pd.read_parquet(self.folder / "all.parquet").to_numpy()[i])
         if self.how == "a file each":
             return torch.from_numpy(np.load(self.folder / f"{i}.npy"))
         if self.how == "cut":
@@ -197,6 +200,13 @@ def test_a_file_that_is_opened_for_every_sample(tmp_path: Path, kind: type[Reads
     assert finding.evidence["opens"] == finding.evidence["samples"]
     assert str(tmp_path) not in finding.message
     assert finding.location is not None and finding.location.file == "tests/test_speed_checks.py"
+
+
+@pytest.mark.parametrize("kind", [Reads, ReadsOneByOne])
+def test_so_is_a_file_that_a_library_opens_in_c(tmp_path: Path, kind: type[Reads]) -> None:
+    [finding] = judged(per_item_access, read(kind(tmp_path, "opened in C")))
+    assert finding.severity == "warning" and finding.evidence["file"] == "all.parquet"
+    assert finding.evidence["opens"] == finding.evidence["samples"]
 
 
 @pytest.mark.parametrize("kind", [Reads, ReadsOneByOne])

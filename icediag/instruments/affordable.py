@@ -30,6 +30,7 @@ def most_affordable(
     longest_s: float,
     clock: Clock = time.perf_counter,
     weights: Sequence[int] = (),
+    growth: float = WORST_GROWTH,
 ) -> int:
     """The most samples, by doubling, that something is short enough on.
 
@@ -40,6 +41,7 @@ def most_affordable(
         clock: Seconds.
         weights: How much each sample holds, where that is known: a long sample that comes late is
             expected.
+        growth: Times as long that it takes at most with twice the samples.
 
     Raises:
         Exception: What `take` raises where it does with all that it was tried on.
@@ -72,7 +74,7 @@ def most_affordable(
             if size < wanted:
                 continue
         good, following = size, min(wanted, 2 * size)
-        worst = _growth(size, following, weights)
+        worst = _growth(size, following, weights, growth)
         long = math.isfinite(longest_s) and (
             took * worst > longest_s or held * worst > left_bytes()
         )
@@ -81,9 +83,9 @@ def most_affordable(
         size = following
 
 
-def _growth(size: int, following: int, weights: Sequence[int]) -> float:
+def _growth(size: int, following: int, weights: Sequence[int], worst: float) -> float:
     """How many times as long it takes at most: as the square of all, or padded to the longest."""
-    worst = WORST_GROWTH ** math.log2(following / size) if following > size else 1.0
+    worst = worst ** math.log2(following / size) if following > size else 1.0
     here, there = weights[:size], weights[:following]
     if not sum(here) or len(there) < following:
         return worst

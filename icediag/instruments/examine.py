@@ -192,7 +192,7 @@ def _examined(
         recording = dataclasses.replace(recording, not_judged=(*recording.not_judged, missing))
     counted = recording.operations
     if "projection" in needs and counted is not None:
-        projected = project(counted, load_device(DEVICE))
+        projected = project(counted, load_device(DEVICE), recording.lines)
         recording = dataclasses.replace(recording, projection=projected)
         if projected is None:
             reason = next((item.reason for item in counted.not_judged), "no step was counted")

@@ -5,7 +5,7 @@ from icediag.place import Location, Unjudged
 from icediag.profile_record import LoaderRow, LoopRow, Profile, ProfileRow, Projected
 from icediag.projection_record import LineProjection, ProjectionRecord, StageProjection
 from icediag.recording import Recording
-from icediag.work_record import LinesRecord, LoopRecord, at_axes
+from icediag.work_record import LINE_S, LinesRecord, LoopRecord, at_axes
 
 #: Which parts of a projected step a stage of the clock is, where it is not a stage of the model.
 _PHASES = {"loss": ("loss",), "backward": ("backward",), "optimizer": ("optimizer",)}
@@ -133,6 +133,7 @@ def _projected(projection: ProjectionRecord, clock: ClockRecord | None) -> Proje
         samples_per_s=projection.batch_size / step if step else 0.0,
         busy=share(projection.device_busy_s),
         lost_launches=share(projection.lost_launches_s),
+        lost_python=share(projection.lost_python_s),
         lost_syncs=share(projection.lost_syncs_s),
         lost_padding=None if padding is None else share(padding),
         loops=share(projection.loops_s),
@@ -191,6 +192,8 @@ def _loop(
     rounds = at_axes(loop.growth, lines.axes)
     if rounds is None:  # its axis is not known in the batch: as the samples grow
         rounds = loop.counts[-1] * lines.batch_size / lines.runs[-1].samples
+    # With what its lines take themselves, as far as they grow with its rounds.
+    own = (loop.lines[-1] if loop.lines else 0) * rounds / max(1, loop.counts[-1]) * LINE_S
     return LoopRow(
         location=loop.location,
         phase=loop.phase,
@@ -201,7 +204,7 @@ def _loop(
         rounds=max(0.0, rounds),
         operations=sum(line.operations for line in within) if counted else None,
         syncs=sum(line.syncs for line in within) if counted else None,
-        forward_s=sum(line.forward_s for line in within) if counted else None,
+        forward_s=own + sum(line.forward_s for line in within) if counted else None,
         backward_s=sum(line.backward_s for line in within) if counted else None,
         inside=loop.inside,
         text=loop.text,

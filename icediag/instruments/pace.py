@@ -27,7 +27,9 @@ from .work.sizes import weight_of
 from .work.step import collated, prepared
 
 #: Seconds that reading and collating a batch may take, and a step on it.
-READ_S, STEP_S = 3.0, 5.0
+READ_S, STEP_S = 5.0, 5.0
+#: Reading takes about twice as long for twice the samples.
+READ_GROWTH = 2.5
 
 
 def readable(
@@ -51,7 +53,7 @@ def readable(
             with unchanged(samples):
                 pipeline.collate(samples)
 
-        return most_affordable(read, wanted, longest_s=longest_s, clock=clock)
+        return most_affordable(read, wanted, longest_s=longest_s, clock=clock, growth=READ_GROWTH)
 
 
 def steppable(

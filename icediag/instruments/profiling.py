@@ -124,7 +124,9 @@ def record_profile(
         missing.append(Unjudged(name="batch size", reason=reason))
     recording = dataclasses.replace(recording, not_judged=(*recording.not_judged, *missing))
     if recording.operations is not None:
-        recording = dataclasses.replace(recording, projection=project(recording.operations, model))
+        recording = dataclasses.replace(
+            recording, projection=project(recording.operations, model, recording.lines)
+        )
     texts = read_texts(counted_places(recording))
     recording = dataclasses.replace(recording, source=SourceRecord(texts=texts))
     if baseline is None:

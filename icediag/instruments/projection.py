@@ -1,6 +1,7 @@
 """Projection: a training step on a device that is not at hand, by two clocks.
 
-The host's clock moves by a launch for every dispatched operation; the device's by the longer of
+The host's clock moves by a launch for every dispatched operation, and a little for every line of
+the user's own; the device's by the longer of
 what its bytes and its arithmetic take, and at least by a kernel. The device cannot begin before the
 host has issued; a sync makes the host wait for the device. Counts of a batch that is too large to
 be counted are extended from smaller ones, operation by operation: how often it is called, and how
@@ -13,7 +14,16 @@ from itertools import groupby
 
 from icediag.devices import DeviceModel
 from icediag.projection_record import Bound, LineProjection, ProjectionRecord, StageProjection
-from icediag.work_record import OperationRecord, OperationsRecord, Phase, at_axes
+from icediag.work_record import (
+    LINE_S,
+    PHASES,
+    Growth,
+    LinesRecord,
+    OperationRecord,
+    OperationsRecord,
+    Phase,
+    at_axes,
+)
 
 #: Parts of a step that run on the host whatever the device.
 HOST_PHASES: tuple[Phase, ...] = ("dataset item", "collate", "transfer")
@@ -41,6 +51,7 @@ class Work:
         flops: Of all calls.
         useful: Share that is no padding, 0..1; None where it does not follow a padded size.
         fitted: Whether all of this follows known axes.
+        host_s: Of the host, beside issuing operations: its lines of Python.
     """
 
     record: OperationRecord
@@ -51,6 +62,7 @@ class Work:
     flops: float
     useful: float | None = None
     fitted: bool = True
+    host_s: float = 0.0
 
     def device_s(self, device: DeviceModel) -> float:
         """What the device takes, every kernel of the same size."""
@@ -67,9 +79,21 @@ class Work:
         """Whether its number of calls follows the batch."""
         return self.record.growth is not None
 
+    def issue_s(self, device: DeviceModel) -> float:
+        """What the host takes, waits apart."""
+        return self.calls * device.launch_s + self.host_s
 
-def project(operations: OperationsRecord, device: DeviceModel) -> ProjectionRecord | None:
-    """Project the step that was counted; None where nothing was."""
+
+def project(
+    operations: OperationsRecord, device: DeviceModel, lines: LinesRecord | None = None
+) -> ProjectionRecord | None:
+    """Project the step that was counted; None where nothing was.
+
+    Args:
+        operations: Of the step.
+        device: Constants of the device.
+        lines: The user's own lines that it runs; without, Python takes no time of its own.
+    """
     if not operations.runs or not operations.operations:
         return None
     works = [
@@ -81,6 +105,7 @@ def project(operations: OperationsRecord, device: DeviceModel) -> ProjectionReco
     stages = [
         list(group) for _, group in groupby(works, lambda w: (w.record.phase, w.record.stage))
     ]
+    _add_python(stages, lines)
     times = _two_clocks(stages, device)
     step = sum(times)
 
@@ -110,11 +135,31 @@ def project(operations: OperationsRecord, device: DeviceModel) -> ProjectionReco
         step_s=step,
         device_busy_s=sum(work.device_s(device) for work in works),
         lost_launches_s=without(stages, replace(device, launch_s=1e-12)),
+        lost_python_s=without([[w for w in group if not w.host_s] for group in stages]),
         lost_syncs_s=without(stages, wait=False),
         lost_padding_s=without(unpadded) if padded else None,
         loops_s=without([[work for work in group if not work.follows] for group in stages]),
         unfitted=sum(work.record.calls[-1] for work in works if not work.fitted) / total,
     )
+
+
+def _add_python(stages: list[list[Work]], lines: LinesRecord | None) -> None:
+    """Add the lines of each stage to its operations, or where it has none, to its phase."""
+    for one in lines.python if lines is not None else ():
+        if one.phase in HOST_PHASES:
+            continue
+        # The growth is not asked for what it is, but whether there is one.
+        growth = Growth(axis="", order=1, slope=1.0, intercept=0.0) if one.grows else None
+        record = OperationRecord(phase=one.phase, stage=one.stage, op="python", growth=growth)
+        work = Work(record, 0, 0, 0, 0, 0, host_s=one.lines * LINE_S)
+        at = [i for i, group in enumerate(stages) if group[0].record.phase == one.phase]
+        same = [i for i in at if stages[i][0].record.stage == one.stage]
+        if same:
+            stages[same[0]].append(work)
+        else:
+            order = PHASES.index(one.phase)
+            later = [i for i, g in enumerate(stages) if PHASES.index(g[0].record.phase) > order]
+            stages.insert(at[-1] + 1 if at else min(later, default=len(stages)), [work])
 
 
 # Extending counts to the size of the batch.
@@ -259,7 +304,7 @@ def _two_clocks(stages: list[list[Work]], device: DeviceModel, *, wait: bool = T
     times = []
     for group in stages:
         before = max(host, ready)
-        issue = sum(work.calls for work in group) * device.launch_s
+        issue = sum(work.issue_s(device) for work in group)
         busy = sum(work.device_s(device) for work in group)
         syncs = sum(work.syncs for work in group) if wait else 0.0
         parts = max(1, min(MOST_PARTS, round(syncs)))
@@ -279,7 +324,7 @@ def _two_clocks(stages: list[list[Work]], device: DeviceModel, *, wait: bool = T
 def _stage(group: list[Work], time_s: float, device: DeviceModel) -> StageProjection:
     record = group[0].record
     syncs = sum(work.syncs for work in group)
-    host = sum(work.calls for work in group) * device.launch_s + syncs * device.sync_s
+    host = sum(work.issue_s(device) for work in group) + syncs * device.sync_s
     busy = sum(work.device_s(device) for work in group)
     return StageProjection(
         phase=record.phase,
@@ -308,7 +353,7 @@ def _bound(group: list[Work], host: float, busy: float, device: DeviceModel) -> 
 
 
 def _longer(works: list[Work], device: DeviceModel) -> float:
-    host = sum(work.calls for work in works) * device.launch_s
+    host = sum(work.issue_s(device) for work in works)
     host += sum(work.syncs for work in works) * device.sync_s
     return max(host, sum(work.device_s(device) for work in works))
 

@@ -52,7 +52,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         return  # a descriptor that is open already
     if path.endswith(_NO_DATA) or path.startswith(("/proc/", "/dev/", "/sys/")):
         return
-    _listening[-1][path] += 1
+    _listening[-1][os.path.abspath(path)] += 1  # noqa: PTH100 - much cheaper, for each opening
 
 
 @contextmanager
@@ -80,6 +80,8 @@ class Calls:
     def __init__(self, packages: tuple[str, ...]) -> None:
         self.decodes: Counter[str] = Counter()
         self.tables: Counter[str] = Counter()
+        #: Files that decoders were given the path of: what they open in C no one else sees.
+        self.opened: Counter[str] = Counter()
         self._packages = packages
         # Kept, so that no two have the same identity.
         self._seen: dict[int, Any] = {}
@@ -104,8 +106,23 @@ class Calls:
         if event == "call":
             if belongs(module, DECODERS) and not self._inside(frame.f_back):
                 self.decodes[f"{module}:{frame.f_code.co_qualname}"] += 1
+                self._note_file(frame)
         elif event == "return" and belongs(module, self._packages):
             self._look(frame)
+
+    def _note_file(self, frame: FrameType) -> None:
+        """Count the file whose path is among the first arguments of a call."""
+        code = frame.f_code
+        for name in code.co_varnames[: min(3, code.co_argcount)]:
+            value = frame.f_locals.get(name)
+            if isinstance(value, (str, os.PathLike)):
+                try:
+                    path = os.path.abspath(os.fsdecode(value))  # noqa: PTH100 - as above
+                except (TypeError, ValueError):
+                    continue
+                if len(path) < 4096 and Path(path).is_file():
+                    self.opened[path] += 1
+                    return
 
     def _inside(self, frame: FrameType | None) -> bool:
         """Whether the caller is a decoder, or something that one called."""
@@ -179,9 +196,11 @@ def measure_access(stepper: Stepper, clock: Callable[[], float]) -> AccessRecord
     # What the first sample holds may be kept for all of them.
     calls.decodes.clear()
     calls.tables.clear()
+    calls.opened.clear()
     with calls.counting():
         for i in indices:
             dataset[i]
+    opened |= calls.opened  # the larger of both counts of each file
     batched = getattr(dataset, "__getitems__", None)
     together, tables = Counter[str](), Counter[str]()
     if callable(batched):
@@ -189,6 +208,7 @@ def measure_access(stepper: Stepper, clock: Callable[[], float]) -> AccessRecord
         with openings() as together, at_once.counting():
             batched(list(indices))
         tables = at_once.tables
+        together |= at_once.opened
     most = opened.most_common(1)
     place = location_of(getattr(type(dataset), "__getitem__", None))
     return AccessRecord(

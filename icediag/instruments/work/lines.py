@@ -2,17 +2,27 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from types import CodeType
 
 from icediag.instruments.flow import Flow
 from icediag.pipeline import Pipeline
 from icediag.place import Location
-from icediag.work_record import PHASES, LineRecord, LinesRecord, LoopRecord, Phase, WorkRun
+from icediag.work_record import (
+    PHASES,
+    LineRecord,
+    LinesRecord,
+    LoopRecord,
+    Phase,
+    PythonRecord,
+    WorkRun,
+)
 
 from .fit import Laws
 from .items import read_items
 from .loops import Loops
 from .own import Own
+from .python import Stages, python_of
 from .series import Series
 from .step import Study, prepared
 from .tracer import Counts, Tracer
@@ -104,6 +114,12 @@ def _count(study: Study) -> LinesRecord:
         loops = _all_loops(series, axes, own)
     items = _items(study, own, series)
     lines: list[LineRecord] = []
+    python: list[PythonRecord] = []
+    runs = tuple(
+        WorkRun(samples=len(run.few), axes=here)
+        for run, here in zip(series.runs, axes, strict=True)
+    )
+    target = LinesRecord(batch_size=len(series.whole), axes=diagnosed, runs=runs)
     executed: dict[str, tuple[int, ...]] = {}
     for phase in PHASES:
         found = items if phase == "dataset item" else _of_phase(series, phase)
@@ -112,6 +128,7 @@ def _count(study: Study) -> LinesRecord:
         laws = Laws(axes)
         of_phase = Loops(phase, found, laws, own.names)
         executed[phase] = tuple(counts.lines.total() for counts in found)
+        python += python_of(phase, found, _stages(series, phase), laws, target)
         if phase == "dataset item":
             loops = [*of_phase.records({}), *loops]
         for (file, line), counts in sorted(of_phase.lines.items()):
@@ -119,17 +136,13 @@ def _count(study: Study) -> LinesRecord:
             if growth is not None:
                 place = Location(file=own.names.get(file, file), line=line)
                 lines.append(LineRecord(phase=phase, location=place, counts=counts, growth=growth))
-    return LinesRecord(
-        batch_size=len(series.whole),
-        axes=diagnosed,
+    return replace(
+        target,
         longest=series.longest,
-        runs=tuple(
-            WorkRun(samples=len(run.few), axes=here)
-            for run, here in zip(series.runs, axes, strict=True)
-        ),
         lines=tuple(lines),
         loops=tuple(loops),
         executed=executed,
+        python=tuple(python),
         workers=_workers(study.pipeline),
         not_judged=series.written(),
     )
@@ -154,11 +167,16 @@ def _all_loops(series: Series[LineProbe], axes: list[dict[str, int]], own: Own) 
     for phase in PHASES:
         counts = _of_phase(series, phase)
         if any(here.lines for here in counts):
-            stages: dict[tuple[str, int], str] = {}
-            for probe in series.probes:
-                stages = probe.stages.get(phase, {}) | stages
+            stages = _stages(series, phase)
             found.extend(Loops(phase, counts, laws, own.names).records(stages))
     return found
+
+
+def _stages(series: Series[LineProbe], phase: Phase) -> Stages:
+    stages: Stages = {}
+    for probe in series.probes:
+        stages = probe.stages.get(phase, {}) | stages
+    return stages
 
 
 def _items(study: Study, own: Own, series: Series[LineProbe]) -> list[Counts]:
