@@ -89,6 +89,7 @@ def test_no_more_memory_is_taken_than_there_is(monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(affordable, "PATIENCE", 1.0)
+    monkeypatch.setattr(affordable, "PATIENCE_S", 0.0)
 
     def hangs(n: int) -> None:
         if n > 2:

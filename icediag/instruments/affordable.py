@@ -17,8 +17,9 @@ Clock = Callable[[], float]
 
 #: What takes twice the rows takes at most so many times as long: the loops of the case do four.
 WORST_GROWTH = 4.0
-#: One that takes so many times what it may is stopped.
-PATIENCE = 4.0
+#: One that takes so many times what it may, and so many seconds, is stopped: on a busy machine a
+#: short one takes long.
+PATIENCE, PATIENCE_S = 4.0, 30.0
 #: Samples to begin with.
 FIRST = 16
 
@@ -46,12 +47,13 @@ def most_affordable(
     Raises:
         Exception: What `take` raises where it does with all that it was tried on.
     """
+    patience = max(PATIENCE * longest_s, PATIENCE_S) if math.isfinite(longest_s) else None
     size = max(1, min(wanted, FIRST, max(2, wanted // 8)))
     good, again = 0, True
     while True:
         before, start = peak_bytes(), clock()
         try:
-            with time_limit(PATIENCE * longest_s if math.isfinite(longest_s) else None):
+            with time_limit(patience):
                 take(size)
         except TimedOutError:
             if good:
