@@ -164,14 +164,15 @@ def test_an_instrument_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch
 def test_timings_say_what_each_instrument_took(run: Run) -> None:
     ticks = iter([0.0, 1.0, 1.0, 3.5, 3.5, 4.0])
     told: list[str] = []
-    timed = Timings(told.append, lambda: next(ticks))
+    work = iter([0.0, 0.5, 0.5, 0.75, 0.75, 1.0])
+    timed = Timings(told.append, lambda: next(ticks), lambda: next(work))
     for title in ("following", "proving", "following"):
         timed(title)
     timed.end()
     timed.end()
-    assert timed.seconds == {"following": 1.5, "proving": 2.5}
+    assert timed.seconds == {"following": (1.5, 0.75), "proving": (2.5, 0.25)}
     assert told == ["following", "proving", "following"]
-    assert timed.lines()[-1].split() == ["4.00", "s", "in", "all"]
+    assert timed.lines()[-1].split() == ["4.00", "s", "1.00", "s", "in", "all"]
     arguments = ("check", "--events", "8", "--batch-size", "8", "--select", "C01")
     assert "following one batch" not in run(*arguments)[2]
     assert "s  following one batch" in run(*arguments, "--timings")[2]
