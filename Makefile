@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 CHECK := $(BIN)/icediag check --events 64 --batch-size 64 --fail-on never --format console,html,markdown
 
-.PHONY: demo test lint bench sweep score score-learning readme check clean help
+.PHONY: demo test lint bench versus sweep score score-learning readme check clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test   set up, run the tests"
 	@echo "make lint   ruff, mypy and import-linter"
 	@echo "make bench  time collate, packing and recording beside their yardsticks"
+	@echo "make versus write the README's table of parts beside other ways anew; wants a quiet machine"
 	@echo "make score  diagnose every fault of tests/faults and every healthy twin; takes a while"
 	@echo "make score-learning  diagnose every fault of learning, in the built-in model and in others"
 	@echo "make readme  write the table of checks in README.md anew"
@@ -53,6 +54,9 @@ lint: .venv/.dev
 
 bench: .venv/.run
 	$(BIN)/icediag bench
+
+versus: .venv/.run
+	$(BIN)/python -m tools.versus
 
 sweep: .venv/.test
 	$(BIN)/python -m tests.faults.sweep

@@ -5,11 +5,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from icediag.checks import CHECKS
-from tools import new_check, readme
+from icediag.versus_record import VersusRecord, VersusRow
+from tools import new_check, readme, versus
 
 
 def test_the_readme_lists_every_check() -> None:
@@ -18,6 +20,38 @@ def test_the_readme_lists_every_check() -> None:
     assert all(f"| {check.CODE} | `{check.NAME}` |" in text for check in CHECKS)
     with pytest.raises(ValueError, match="expected the lines"):
         readme.updated("no table")
+
+
+def test_the_readme_takes_the_table_of_other_ways() -> None:
+    def row(way: str, n: int, ms: float | None = None, **more: Any) -> VersusRow:
+        arguments: dict[str, Any] = {"what": "packing", "way": way, "n_events": n, "ms": ms}
+        return VersusRow(**(arguments | more))
+
+    record = VersusRecord(
+        rows=(
+            *(row("ours", n, n / 10, times=1.0) for n in (32, 128, 256, 2048)),
+            row("a loop", 32, 64.0, times=20.0),
+            row("a loop", 128, 998.0, times=78.0),
+            row("PyG", 32, note="not installed"),
+            row("ours", 9_000, 1000.0, what="loading"),
+        ),
+        threads=2,
+        load=0.1,
+        cores=2,
+        versions=("torch 2",),
+    )
+    text = versus.README.read_text(encoding="utf-8")
+    new = versus.updated(text, record)
+    for line in (
+        "| **packing**: ours | 3.2 | 25.6 | 205 |",
+        "| a loop; at 128 events 998 (78) | 64 (20) |  |  |",
+        "| PyG | not installed | | |",
+        "Loading, events a second of 9,000 on disk: ours 9,000.",
+    ):
+        assert line in new and line not in text
+    assert versus.updated(new, record) == new
+    with pytest.raises(ValueError, match="expected the lines"):
+        versus.updated("no table", record)
 
 
 @pytest.fixture
