@@ -164,7 +164,8 @@ class Ice:
         x -= whole
         between = np.multiply(x, self._step[cell], dtype=np.float64)
         between += self._integral[cell]
-        return between.astype(np.float32)
+        found: F32 = between.astype(np.float32)
+        return found
 
     def expected(
         self, sources: Sources, candidate: I64, sensor: I64, along: F32, d: F32
@@ -193,8 +194,8 @@ class Ice:
                 value *= photons
             else:
                 value = np.zeros_like(d)
-                of_rows = (column[rows] for column in (candidate, sensor, along, d))
-                value[rows] = photons[rows] * find(sources, *of_rows)
+                of_rows = find(sources, candidate[rows], sensor[rows], along[rows], d[rows])
+                value[rows] = photons[rows] * of_rows
             means.append(value)
         return means[0], means[1]
 

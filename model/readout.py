@@ -85,7 +85,7 @@ def _slots() -> I64:
 
 
 #: What an event and its DOMs add to a key, by sensor_id.
-_SLOT_KEYS: Final = (_slots() << _TIME_BITS) + _MIDDLE
+_SLOT_KEYS: Final[I64] = (_slots() << _TIME_BITS) + _MIDDLE
 
 
 def keys(event: I64, sensor: I64, time: I64 | int) -> I64:
@@ -96,7 +96,8 @@ def keys(event: I64, sensor: I64, time: I64 | int) -> I64:
         sensor: `(P,)` sensor_id.
         time: `(P,)` ns, within +-2 ms, or one for all.
     """
-    return (event << _EVENT_SHIFT) + _SLOT_KEYS[sensor] + time
+    of_slots: I64 = (event << _EVENT_SHIFT) + _SLOT_KEYS[sensor] + time
+    return of_slots
 
 
 def event_of(key: I64) -> I64:
@@ -298,4 +299,5 @@ def charges(launches: BOOL, weight: F64, rng: np.random.Generator) -> F64:
     rest = weight - 1.0
     many = np.maximum(rest * 0.85 + np.sqrt(rest) * 0.45 * rng.normal(size=n), 0.0)
     step = np.floor(np.minimum(one + many, _SATURATION) / CHARGE_STEP)
-    return _GRID[step.astype(np.int64)]
+    charge: F64 = _GRID[step.astype(np.int64)]
+    return charge

@@ -128,7 +128,8 @@ def sharp(p: Tensor, b: Batch) -> Tensor:
 
 def divided(p: Tensor, b: Batch) -> Tensor:
     """Directions; a prediction of 0 has none."""
-    return (p / p.norm(dim=1, keepdim=True) - b["y"]).square().mean()
+    unit: Tensor = p / p.norm(dim=1, keepdim=True)
+    return (unit - b["y"]).square().mean()
 
 
 def narrow(p: Tensor, b: Batch) -> Tensor:

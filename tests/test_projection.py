@@ -106,7 +106,7 @@ def test_lines_of_python_take_the_time_of_the_host() -> None:
         return LinesRecord(batch_size=4, python=python)
 
     def of(stage: str, phase: Phase = "forward", **more: Any) -> PythonRecord:
-        return PythonRecord(**({"phase": phase, "stage": stage, "grows": True} | more))
+        return PythonRecord(**{"phase": phase, "stage": stage, "grows": True, **more})
 
     seconds = 1 / LINE_S
     step = counted(operation(1), operation(1, phase="backward", stage="s"))
