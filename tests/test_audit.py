@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from icediag.checks import chosen, judge
 from icediag.data_record import DataRecord
 from icediag.finding import Finding
-from icediag.instruments.audit import audit, blocks, table
+from icediag.instruments.audit import audit, blocks, run, table
 from icediag.instruments.audit.charges import Charges
 from icediag.instruments.audit.histograms import FLOAT_ERROR, Counted, Floats
 from icediag.instruments.audit.idset import IdSet
@@ -315,6 +315,25 @@ def test_the_table_in_any_order(data: Path) -> None:
     record = audit(data)
     assert findings(record) == ()
     assert record.events == EVENTS
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_nothing_hangs_on_the_number_of_threads(
+    source: Path, data: Path, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Off the grid the sum of charges has a last bit; a file in the middle is damaged."""
+    usual = audit(source)
+    pulses(data, 1, lambda frame: frame.assign(charge=frame.charge * 1.1))
+    pulses(data, 3, put("charge", 3, -1.0))
+    path = data / "train" / "batch_2.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    monkeypatch.setattr(run, "_cores", lambda: 2)
+    expected = audit(data)
+    monkeypatch.setattr(run, "_cores", lambda: cores)
+    assert audit(source) == usual
+    assert audit(data) == expected
+    kinds = [fault.fault for fault in expected.faults]
+    assert kinds == ["file-unreadable", "charge-not-positive"]
 
 
 def test_samples_are_spread(source: Path) -> None:

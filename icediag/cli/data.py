@@ -7,6 +7,9 @@ import typer
 
 from .options import Events, Files, Seed
 
+#: Pulses from which on a rate says something.
+_MANY = 1_000_000
+
 FailOn = Literal["error", "warning", "note", "never"]
 
 
@@ -54,6 +57,8 @@ def data(
     import tempfile
     import time
 
+    started = time.perf_counter()
+
     from rich.console import Console
 
     from icediag.checks import chosen, judge
@@ -83,7 +88,7 @@ def data(
             status.update(f"simulating {events:,} events")
             root = Path(scratch) / "embedded"
             write_dataset(default_events(events, seed)[0], root)
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
 
         def progress(done: int, of: int, pulses: int) -> None:
             rate = pulses / max(time.perf_counter() - began, 1e-9)
@@ -97,7 +102,7 @@ def data(
             competition=against is not None,
             progress=progress,
         )
-        seconds = time.perf_counter() - began
+        seconds, work = time.perf_counter() - began, time.process_time() - worked
     recording = Recording(pipeline=record.name, batch_size=0, data=record)
     diagnosis = judge(recording, chosen(["D"]))
     if json is not None:
@@ -110,9 +115,20 @@ def data(
     console = Console()
     color = console.color_system is not None
     console.file.write(render_data(record, diagnosis, width=console.width, color=color))
-    console.file.write(
-        f"\n{record.pulses:,} pulses in {seconds:.2f} s: "
-        f"{record.pulses / max(seconds, 1e-9) / 1e6:.1f} million pulses/s\n"
-    )
+    whole = time.perf_counter() - started
+    console.file.write(_rates(record.pulses, seconds, work, whole))
     console.file.flush()
     return 1 if fail_on != "never" and diagnosis.at_least(fail_on) else 0
+
+
+def _rates(pulses: int, seconds: float, work: float, whole: float) -> str:
+    """How long it took; rates only where start-up is not most of it."""
+    if pulses < _MANY:
+        return f"\n{pulses:,} pulses in {seconds:.2f} s; {whole:.2f} s with start and report\n"
+    million = pulses / 1e6
+    return (
+        f"\n{pulses:,} pulses in {seconds:.2f} s: {million / seconds:.1f} million pulses/s\n"
+        f"{1e3 * work / million:.0f} ns of processor time a pulse, "
+        f"{work / seconds:.2f} cores at work\n"
+        f"{whole:.2f} s with start and report: {million / whole:.1f} million pulses/s\n"
+    )

@@ -51,14 +51,19 @@ class Charges:
             part -= step
             # Beyond 32 bits this is a negative number.
             whole = step.astype(np.int32)
-        # Of NaN no comparison is true.
-        inside = whole.min() >= 0 and whole.max() < _COUNTED
+        # Of NaN no comparison is true; a negative number without its sign is a large one.
+        inside = whole.view(np.uint32).max() < _COUNTED
         if inside and _is_middle(part.min()) and _is_middle(part.max()):
             self._count(whole)
             return 0, 0
         on = (np.abs(part - 0.5) <= _NEAR) & (whole >= 0) & (whole < _COUNTED)
         self._count(whole[on])
         return self.others.add(values[~on])
+
+    def merge(self, other: "Charges") -> None:
+        """Take in what another has seen."""
+        self.grid += other.grid
+        self.others.merge(other.others)
 
     def _count(self, step: npt.NDArray[np.int32]) -> None:
         found = np.bincount(step)

@@ -55,6 +55,14 @@ class Moments:
         self.least = min(self.least, float(values.min()))
         self.most = max(self.most, float(values.max()))
 
+    def merge(self, other: "Moments") -> None:
+        """Take in what another has seen."""
+        self.count += other.count
+        self.total += other.total
+        self.squares += other.squares
+        self.least = min(self.least, other.least)
+        self.most = max(self.most, other.most)
+
     @property
     def mean(self) -> float:
         """Their mean; there must be some."""
@@ -104,6 +112,15 @@ class Counted:
         found = np.bincount(values - base if base else values)
         at = base - self.low
         self.counts[at : at + len(found)] += found
+
+    def merge(self, other: "Counted") -> None:
+        """Take in what another of the same range has seen."""
+        if other.least > other.most:
+            return
+        self.least, self.most = min(self.least, other.least), max(self.most, other.most)
+        low, high = (min(max(end, self.low), self.high) for end in (other.least, other.most))
+        part = slice(int(np.floor(low)) - self.low, int(np.floor(high)) - self.low + 1)
+        self.counts[part] += other.counts[part]
 
     @property
     def count(self) -> int:
@@ -165,6 +182,14 @@ class Floats:
         self.not_finite += not_finite
         self.not_positive += not_positive
         return not_finite, not_positive
+
+    def merge(self, other: "Floats") -> None:
+        """Take in what another has seen."""
+        if other.moments.count or other.not_finite:
+            self.counts += other.counts
+        self.moments.merge(other.moments)
+        self.not_finite += other.not_finite
+        self.not_positive += other.not_positive
 
     def put(self, values: F64, counts: I64) -> None:
         """Put values above 0 into their bins, each so many times; moments stay as they are."""
@@ -247,7 +272,7 @@ def _thinned(
         return (), ()
     low, high = int(filled[0]), int(filled[-1]) + 1
     if logarithmic or high - low <= _PLOTTED:
-        cuts = np.unique(np.linspace(low, high, _PLOTTED + 1).round().astype(int))
+        cuts = _distinct(np.linspace(low, high, _PLOTTED + 1).round().astype(int))
     else:
         # Where the lengths of events reach from 1 to 100,000, even bins would show nothing.
         span = edges[low : high + 1]
@@ -257,7 +282,12 @@ def _thinned(
             if long_tail
             else np.linspace(span[0], span[-1], _PLOTTED + 1)
         )
-        cuts = np.unique(low + np.searchsorted(span, steps, side="left").clip(max=high - low))
+        cuts = _distinct(low + np.searchsorted(span, steps, side="left").clip(max=high - low))
         cuts[0], cuts[-1] = low, high
     sums = np.add.reduceat(counts, cuts[:-1])
     return tuple(float(e) for e in edges[cuts]), tuple(int(c) for c in sums)
+
+
+def _distinct(rising: I64) -> I64:
+    """Each value once. Not by `np.unique`, whose first call imports numpy.ma, for 0.1 s."""
+    return rising[np.diff(rising, prepend=rising[0] - 1) > 0]

@@ -1,45 +1,43 @@
 """The audit: all files of a data set once, in memory that does not grow with it."""
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from icediag.data_record import DataFault, DataRecord, FileFacts
-from icediag.errors import IcediagError
 from icediag.model.errors import DataError
 from icediag.model.layout import chosen_batches, geometry_path, meta_path
 from icediag.model.memory import keep_freed_memory
 from icediag.model.tables import read_geometry
 from icediag.place import Unjudged
 
-from .agree import agree, angles
-from .blocks import PulseBlock, PulseStream
-from .facts import distributions, drifts, file_faults, multiplicities, normalization
+from .agree import angles
+from .facts import distributions, drifts, multiplicities, normalization
+from .files import FileSeen, count_file
 from .idset import IdSet
 from .overlap import overlap
 from .published import compare
 from .table import MetaReader, MetaRows
-from .tally import (
-    EventColumns,
-    FileTally,
-    Tally,
-    count_waiting,
-    take_doms,
-    take_events,
-    take_pulses,
-)
+from .tally import FileTally, Tally
 
 I64 = npt.NDArray[np.int64]
 
-#: Rows, and the whole events that lie in them. An event that reaches over the end of a block is
-#: held and put together, however long it is; all others stay where they are.
-Part = tuple[PulseBlock, EventColumns]
+#: Files that are counted at a time, at most: what is not set free of Python's lock, about a tenth,
+#: leaves more threads than this nothing to do.
+_THREADS: Final = 4
+#: Files that are begun before the first of them is needed.
+_AHEAD: Final = _THREADS + 1
+
+Begin = Callable[[int, Path, str, MetaRows, FileTally], Future[FileSeen]]
 
 
 def audit(
@@ -73,34 +71,30 @@ def audit(
     tallies: dict[str, FileTally] = {}
     tally, ids = Tally(), IdSet()
     events = 0
-    with MetaReader(meta_path(root)) as meta:
-        for number, batch in enumerate(chosen):
-            name = f"train/batch_{batch}.parquet"
-            rows = meta.rows_of(batch)
+    with MetaReader(meta_path(root)) as meta, _threads(len(chosen)) as begin:
+
+        def looked_at(number: int) -> tuple[list[DataFault], Future[FileSeen]]:
+            """Files wait for their turn here; the table is read in their order."""
+            nonlocal events
+            rows = meta.rows_of(chosen[number])
             events += len(rows)
             of_file = FileTally()
-            faults.extend(_twice(rows, ids, meta.n_rows))
-            faults.extend(angles(rows, tally, of_file))
-            try:
-                facts.append(_file(root / name, name, rows, tally, of_file))
-            except (DataError, IcediagError) as error:
-                reason = str(error).split(": ", 1)[-1]
-                faults.append(
-                    DataFault(fault="file-unreadable", file=name, count=1, of=1, example=reason)
-                )
-            else:
-                tallies[name] = of_file
-                seen = facts[-1]
-                own = "event_id" in seen.columns
-                rows_off = agree(name, of_file, rows, seen.pulses, own=own)
-                # Where the table alone says what an event is, and is wrong, its times tell nothing.
-                known = own or not rows_off
-                faults.extend(
-                    fault
-                    for fault in file_faults(name, of_file)
-                    if known or fault.fault != "times-unsorted"
-                )
-                faults.extend(rows_off)
+            of_table = [*_twice(rows, ids, meta.n_rows), *angles(rows, tally, of_file)]
+            name = f"train/batch_{chosen[number]}.parquet"
+            return of_table, begin(number, root / name, name, rows, of_file)
+
+        coming = deque(looked_at(number) for number in range(min(_AHEAD, len(chosen))))
+        for number in range(len(chosen)):
+            of_table, future = coming.popleft()
+            seen = future.result()
+            if number + _AHEAD < len(chosen):
+                coming.append(looked_at(number + _AHEAD))
+            # In the order of the files: nothing hangs on which of them is done first.
+            tally.merge(seen.tally)
+            faults += [*of_table, *seen.faults]
+            if seen.facts is not None:
+                facts.append(seen.facts)
+                tallies[seen.name] = seen.of_file
             progress(number + 1, len(chosen), tally.pulses)
         lost = sorted(set(meta.batches) - set(there)) if len(chosen) == len(there) else []
         if lost:
@@ -151,6 +145,34 @@ def audit(
     return replace(record, comparison=compare(record)) if competition else record
 
 
+@contextmanager
+def _threads(n_files: int) -> Iterator[Begin]:
+    """Threads that count files, each a file of its own, as many as there are cores to use."""
+    n = min(_cores(), _THREADS, max(n_files, 1))
+    stop = Event()
+    with ThreadPoolExecutor(n) as pool:
+
+        def begin(
+            number: int, path: Path, name: str, rows: MetaRows, of_file: FileTally
+        ) -> Future[FileSeen]:
+            # Of five files and two threads the last one would leave a core idle.
+            alone = _cores() > 1 and number >= n_files - n_files % n if n > 1 else _cores() > 1
+            return pool.submit(count_file, path, name, rows, of_file, alone=alone, stop=stop)
+
+        try:
+            yield begin
+        finally:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _spread(there: tuple[int, ...], sample: int) -> tuple[int, ...]:
     at = np.unique(np.linspace(0, len(there) - 1, min(sample, len(there))).round().astype(int))
     return tuple(there[i] for i in at)
@@ -158,7 +180,12 @@ def _spread(there: tuple[int, ...], sample: int) -> tuple[int, ...]:
 
 def _twice(rows: MetaRows, ids: IdSet, n_rows: int) -> list[DataFault]:
     """Events that the table names twice."""
-    unique, first, count = np.unique(rows.event_id, return_index=True, return_counts=True)
+    # What np.unique gives, whose first call imports numpy.ma, for 0.1 s.
+    order = np.argsort(rows.event_id, kind="stable")
+    rising = rows.event_id[order]
+    starts = np.flatnonzero(np.append(True, rising[1:] != rising[:-1])[: len(rising)])
+    unique, first = rising[starts], order[starts]
+    count = np.diff(starts, append=len(rising))
     again = count > 1
     known = ids.contains(unique)
     ids.add(unique)
@@ -177,145 +204,6 @@ def _twice(rows: MetaRows, ids: IdSet, n_rows: int) -> list[DataFault]:
             expected="every event_id once",
         )
     ]
-
-
-def _file(path: Path, name: str, rows: MetaRows, tally: Tally, of_file: FileTally) -> FileFacts:
-    """Count one file.
-
-    Raises:
-        DataError: It is not what it must be.
-        IcediagError: It is damaged.
-    """
-    stream = PulseStream(path)
-    try:
-        if "event_id" in stream.columns:
-            source = _own_events(stream)
-        else:
-            source = _meta_events(stream, rows.take(np.argsort(rows.first, kind="stable")))
-        # Blocks are decoded in a thread of their own meanwhile, and their DOMs, which are sorted,
-        # counted in another: each writes to fields of its own.
-        with ThreadPoolExecutor(1) as beside:
-            for block, parts in source:
-                doms = beside.submit(_doms_of, tally, parts)
-                take_pulses(tally, of_file, block)
-                for part, events in parts:
-                    of_file.runs.append(replace(events, start=events.start + part.start))
-                    take_events(tally, of_file, part, events)
-                doms.result()
-        count_waiting(tally, of_file)
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise IcediagError(f"{name}: not readable: {reason}") from error
-    finally:
-        stream.close()
-    return FileFacts(file=name, events=len(rows), pulses=stream.n_rows, columns=stream.columns)
-
-
-def _doms_of(tally: Tally, parts: list[Part]) -> None:
-    for part, events in parts:
-        take_doms(tally, part, events)
-
-
-def _own_events(stream: PulseStream) -> Iterator[tuple[PulseBlock, list[Part]]]:
-    """Blocks, and the events that end in each, by the file's own column event_id."""
-    held: list[PulseBlock] = []  # of one event, which may end with the last of them
-    for block in stream.blocks():
-        event_id = block.event_id
-        assert event_id is not None
-        parts: list[Part] = []
-        cuts = np.flatnonzero(event_id[1:] != event_id[:-1]) + 1
-        edges = np.concatenate([[0], cuts, [len(block)]])
-        start, stop = edges[:-1], edges[1:]
-        ends = block.start + len(block) == stream.n_rows
-        if held:
-            before = held[0].event_id
-            assert before is not None
-            if before[0] != event_id[0]:
-                parts.append(_one(_joined(held)))
-            elif len(start) > 1 or ends:
-                parts.append(_one(_joined([*held, _rows(block, 0, int(stop[0]))])))
-                start, stop = start[1:], stop[1:]
-            else:
-                held.append(block)
-                yield block, []
-                continue
-        held = []
-        if not ends:
-            held = [_rows(block, int(start[-1]), len(block))]
-            start, stop = start[:-1], stop[:-1]
-        events = EventColumns(event_id=event_id[start], start=start, length=stop - start)
-        yield block, [*parts, (block, events)]
-
-
-def _one(block: PulseBlock) -> Part:
-    """All rows as one event."""
-    assert block.event_id is not None
-    return block, EventColumns(
-        event_id=block.event_id[:1], start=np.zeros(1, np.int64), length=np.array([len(block)])
-    )
-
-
-def _meta_events(stream: PulseStream, rows: MetaRows) -> Iterator[tuple[PulseBlock, list[Part]]]:
-    """The same by the table of events, whose rows come in the order of their first pulse."""
-    fits = (rows.first >= 0) & (rows.last >= rows.first) & (rows.last < stream.n_rows)
-    # Events that overlap others cannot be told apart by rows: the later one is passed over.
-    rows = rows.take(fits)
-    reach = np.maximum.accumulate(np.append(-1, rows.last))[:-1]
-    rows = rows.take(rows.first > reach)
-    held: list[PulseBlock] = []
-    done = 0
-    for block in stream.blocks():
-        end = block.start + len(block)
-        upto = int(np.searchsorted(rows.last, end, side="left"))
-        parts: list[Part] = []
-        if held:
-            held.append(block)
-            if upto > done:
-                whole = _joined(held)
-                whole = _rows(whole, 0, int(rows.last[done]) + 1 - whole.start)
-                parts.append((whole, _columns(rows.take(slice(done, done + 1)), whole.start)))
-                held = []
-                done += 1
-        parts.append((block, _columns(rows.take(slice(done, upto)), block.start)))
-        done = max(done, upto)
-        if not held and done < len(rows) and rows.first[done] < end:
-            held = [_rows(block, int(rows.first[done]) - block.start, len(block))]
-        yield block, parts
-
-
-def _columns(rows: MetaRows, start: int) -> EventColumns:
-    return EventColumns(
-        event_id=rows.event_id, start=rows.first - start, length=rows.last - rows.first + 1
-    )
-
-
-def _joined(blocks: list[PulseBlock]) -> PulseBlock:
-    """Blocks that follow each other as one."""
-    if len(blocks) == 1:
-        return blocks[0]
-
-    def column(name: str) -> Any:
-        return np.concatenate([getattr(block, name) for block in blocks])
-
-    return PulseBlock(
-        start=blocks[0].start,
-        time=column("time"),
-        charge=column("charge"),
-        sensor_id=column("sensor_id"),
-        auxiliary=column("auxiliary"),
-        event_id=None if blocks[0].event_id is None else column("event_id"),
-    )
-
-
-def _rows(block: PulseBlock, low: int, high: int) -> PulseBlock:
-    return PulseBlock(
-        start=block.start + low,
-        time=block.time[low:high],
-        charge=block.charge[low:high],
-        sensor_id=block.sensor_id[low:high],
-        auxiliary=block.auxiliary[low:high],
-        event_id=None if block.event_id is None else block.event_id[low:high],
-    )
 
 
 def _schemas(facts: list[FileFacts]) -> list[DataFault]:

@@ -125,6 +125,15 @@ class Tally:
     small_pulses: int = 0
     small_auxiliary: int = 0
 
+    def merge(self, other: "Tally") -> None:
+        """Take in what another has counted."""
+        for part in fields(self):
+            mine, theirs = getattr(self, part.name), getattr(other, part.name)
+            if isinstance(mine, Counted | Charges | Moments):
+                mine.merge(theirs)
+            else:
+                setattr(self, part.name, mine + theirs)
+
 
 @dataclass(kw_only=True)
 class FileTally:
@@ -222,12 +231,15 @@ def take_events(tally: Tally, of_file: FileTally, block: PulseBlock, events: Eve
     charge = _sums(block.charge, start, stop)
     if not np.isfinite(charge).all():
         charge = _sums(np.nan_to_num(block.charge, posinf=0.0, neginf=0.0), start, stop)
+    auxiliary = block.auxiliary
+    if auxiliary.dtype != np.bool_:
+        auxiliary = auxiliary != 0
     of_file.waiting.append(
         EventSums(
             length=length,
             first=first,
             last=last,
-            auxiliary=_sums((block.auxiliary != 0).view(np.uint8), start, stop, np.int64),
+            auxiliary=_sums(auxiliary.view(np.uint8), start, stop, np.int64),
             charge=charge,
         )
     )
@@ -277,26 +289,27 @@ def take_doms(tally: Tally, block: PulseBlock, events: EventColumns) -> None:
     """Count DOMs of whole events, and pulses of DOMs; as `take_events`."""
     if not len(events.length):
         return
-    low, high = int(events.start[0]), int(events.start[-1] + events.length[-1])
+    start, length = events.start, events.length
+    low, high = int(start[0]), int(start[-1] + length[-1])
     sensor = block.sensor_id[low:high]
     if sensor.dtype.kind == "f":
         sensor = np.nan_to_num(sensor)
     if sensor.min() < 0 or sensor.max() >= N_SENSORS:
         sensor = np.clip(sensor, 0, N_SENSORS - 1)
     # Sorted as keys of 32 bits, which is quick, where they hold the events: 2**13 sensors each.
-    wide: Any = np.uint32 if len(events.length) < 1 << 19 else np.uint64
-    key = np.repeat(np.arange(len(events.length), dtype=wide) << wide(13), events.length)
+    wide: Any = np.uint32 if len(length) < 1 << 19 else np.uint64
+    key = np.repeat(np.arange(len(length), dtype=wide) << wide(13), length)
     if len(key) != len(sensor):  # rows of no event lie between them
         inside = np.zeros(high - low + 1, np.int64)
-        np.add.at(inside, events.start - low, 1)
-        np.add.at(inside, events.start + events.length - low, -1)
+        np.add.at(inside, start - low, 1)
+        np.add.at(inside, start + length - low, -1)
         sensor = sensor[np.cumsum(inside[:-1]) > 0]
     key += sensor.astype(wide)
     key.sort()
     fresh = np.ones(len(key) + 1, np.bool_)  # the end too
     np.not_equal(key[1:], key[:-1], out=fresh[1:-1])
-    at = np.flatnonzero(fresh)
-    tally.multiplicity.add(np.diff(at))
-    doms = np.bincount((key[at[:-1]] >> wide(13)).astype(np.int64), minlength=len(events.length))
+    tally.multiplicity.add(np.diff(np.flatnonzero(fresh)))
+    # Sorted, an event has as many rows as before.
+    doms = np.add.reduceat(fresh[:-1].view(np.uint8), np.cumsum(length) - length, dtype=np.int64)
     tally.doms.add(doms)
-    tally.bright_doms.add(doms[events.length >= BRIGHT])
+    tally.bright_doms.add(doms[length >= BRIGHT])
