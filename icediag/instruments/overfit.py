@@ -260,11 +260,10 @@ def _redrawn(bench: Workbench, batch: Batches) -> list[float]:
     own = bench.seed
     try:
         with torch.no_grad():
-            held = batch()
-            trained = float(bench.loss(held))
+            trained = float(bench.loss(batch()))
             for number in range(1, DRAWS + 1):
                 bench.seed = own + number
-                found.append(float(bench.loss(held)))
+                found.append(float(bench.loss(batch())))
                 if found[0] == trained:
                     return []
     except Exception:  # the training met it and said so
