@@ -126,6 +126,7 @@ def sample_projection() -> ProjectionRecord:
         device_busy_s=0.5,
         lost_launches_s=0.25,
         lost_syncs_s=0.125,
+        lost_python_s=0.125,
         lost_padding_s=0.0625,
         loops_s=0.75,
         unfitted=0.25,

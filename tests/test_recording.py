@@ -60,6 +60,7 @@ from icediag.work_record import (
     LoopRecord,
     OperationRecord,
     OperationsRecord,
+    PythonRecord,
     Repeated,
     Span,
     WorkRun,
@@ -96,6 +97,7 @@ def sample() -> Recording:
     )
     return Recording(
         pipeline="naïve [red]",
+        followed=7,
         batch_size=3,
         loss=math.nan,
         baseline_loss=-math.inf,
@@ -328,6 +330,7 @@ def sample_lines() -> LinesRecord:
         lines=(line,),
         loops=(loop,),
         executed={"forward": (70, 130)},
+        python=(PythonRecord(phase="loss", stage="s", grows=True, lines=3.5),),
         workers=2,
         not_judged=(Unjudged(name="growth", reason="one size"),),
     )
