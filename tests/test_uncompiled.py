@@ -37,6 +37,31 @@ def test_no_optimizer_imports_the_compiler_and_later_all_is_as_before() -> None:
     assert run.stdout.split("\n")[:3] == ["False", "True", "(2, 1)"], run.stderr
 
 
+RECORDED = """
+import sys, torch
+from icediag import Pipeline
+from icediag.instruments.record import record
+record(
+    Pipeline(
+        name="p",
+        dataset=list(torch.ones(4, 3)),
+        collate=torch.stack,
+        model=torch.nn.Linear(3, 1),
+        loss=lambda predicted, batch: predicted.square().mean(),
+        optimizer=torch.optim.AdamW,
+    )
+)
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_a_recording_does_not_import_it_either() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", RECORDED], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert run.stdout == "False\n", run.stderr
+
+
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop])
 def test_a_step_is_the_same_step(
     kind: type[torch.optim.Optimizer], monkeypatch: pytest.MonkeyPatch

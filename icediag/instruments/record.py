@@ -31,6 +31,7 @@ from .samples import few_of, read_samples
 from .signatures import hints_of
 from .stages import FunctionStage, Places, resolve
 from .trees import move
+from .uncompiled import uncompiled
 from .values import Values
 from .work.own import Own
 
@@ -216,7 +217,8 @@ def _try_optimizer(pipeline: Pipeline, run: Run) -> None:
     if pipeline.optimizer is None or not run.backward or not isinstance(pipeline.model, nn.Module):
         return
     try:
-        made = pipeline.optimizer(list(pipeline.model.parameters()))
+        with uncompiled():
+            made = pipeline.optimizer(list(pipeline.model.parameters()))
         # What a step of the user's own does with it is the user's.
         if pipeline.train_step is None and not callable(getattr(made, "step", None)):
             raise TypeError(f"expected an optimizer, with a step(), got {type(made).__name__}")
