@@ -43,7 +43,7 @@ from tests.test_formats import hostile
 #: Seconds after which an input counts as one that hangs; quiet, none takes two.
 HANGS = 120
 #: Inputs of each test, always and among the slow ones.
-FEW, MANY = 10, 250
+FEW, MANY = 10, 150
 JUNK: tuple[Any, ...] = (
     *(None, True, 0, -1, 2**70, 1e308, 0.5, "nan", "inf", "", "x", [], {}, [1], {"a": 1}),
     *("a" * 1000, "\x00\x1b[31m\u2028", "/etc/passwd", [[[]]]),
