@@ -19,6 +19,8 @@ Limits:
     tensors that the loss does not go by, predictions are those of a brief training.
 """
 
+import math
+
 from icediag.finding import Finding
 from icediag.loss_record import LossRecord, MetricSeen
 from icediag.recording import Recording, Unjudged
@@ -62,7 +64,7 @@ def _finding(record: LossRecord, seen: MetricSeen, said: tuple[str, str, str]) -
 def _judged(record: LossRecord, seen: MetricSeen) -> tuple[str, str, str] | None:
     """Severity, message and remedy; None where the metric is in order."""
     name = "The metric" if seen.name == "metric" else f"The metric {seen.name}"
-    if seen.first != seen.first:
+    if math.isnan(seen.first):
         message = f"{name} is NaN for predictions at which {record.name} is {seen.loss:.3g}."
         return "warning", message, "Keep arguments in their domain, as arccos(x.clamp(-1, 1))."
     if not seen.follows:

@@ -46,8 +46,9 @@ def compose(
         parameters: Gradients by part of the model.
     """
     axes, ragged = name_axes(run, small, n_samples)
-    slots = Slots(run.batch, run.lengths, n_samples) if run.batch is not None else None
-    of_slots = tuple(_of_slots(slots, axes, ragged)) if slots is not None else ()
+    of_slots: tuple[PaddingRecord, ...] = ()
+    if run.batch is not None and collected:
+        of_slots = tuple(_of_slots(Slots(run.batch, run.lengths, n_samples), axes, ragged))
     raw_columns = _raw_columns(pipeline, run.batch) if run.batch is not None else {}
     stages = tuple(
         _stage(key, stage, run, small, axes, collected, raw_columns)

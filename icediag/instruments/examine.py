@@ -1,9 +1,7 @@
 """All that the checks need to know of a pipeline, recorded once each, cheapest first."""
 
 import dataclasses
-import gc
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,6 +30,7 @@ from .squashing import record_squashing
 from .training_flow import record_training_flow
 from .weighing import record_weighing
 from .work import record_lines, record_operations
+from .young import young
 
 #: Seconds for steps that are timed; `icediag profile` takes more.
 CLOCK_S = 1.5
@@ -95,6 +94,7 @@ def planned(needs: Collection[str], *, experiments: bool = True) -> tuple[str, .
     return (FOLLOWING, *(instrument.title for instrument in chosen))
 
 
+@young()
 def examine(
     pipeline: Pipeline,
     *,
@@ -128,34 +128,6 @@ def examine(
     """
     if "projection" in needs:
         needs = {*needs, "operations"}
-    with _young():
-        return _examined(pipeline, needs, batch_size, device, seed, experiments, timeout, progress)
-
-
-@contextmanager
-def _young() -> Iterator[None]:
-    """Have the collector look only at what is new, not at all that was imported, for its speed."""
-    own = gc.get_freeze_count() == 0
-    if own:
-        gc.freeze()
-    try:
-        yield
-    finally:
-        if own:
-            gc.unfreeze()
-
-
-def _examined(
-    pipeline: Pipeline,
-    needs: Collection[str],
-    batch_size: int | None,
-    device: str,
-    seed: int,
-    experiments: bool,
-    timeout: float | None,
-    progress: Callable[[str], None],
-) -> Recording:
-    """As `examine`; `needs` are closed."""
     progress(FOLLOWING)
     forks = FORKS.count
     follow = record_with_origins if "provenance" in needs else record

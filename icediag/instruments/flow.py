@@ -19,7 +19,7 @@ from .declared import Declared, declared_in
 from .layouts import ragged_axes, sizes_of
 from .looked import Looked, version_of
 from .signatures import arguments_of, hints_of, owner_of
-from .stages import FunctionStage, Places, location_of, wrapped
+from .stages import FunctionStage, location_of, wrapped
 from .trees import leaves
 from .values import Values
 
@@ -262,10 +262,8 @@ def watched_modules(flow: Flow, model: nn.Module, skip: list[str]) -> Iterator[N
 
 
 @contextmanager
-def watched_functions(
-    flow: Flow, stages: list[FunctionStage], model: Any, places: Places | None = None
-) -> Iterator[None]:
-    """Watch functions; arguments as for `wrapped`."""
+def watched_functions(flow: Flow, stages: list[FunctionStage], model: Any) -> Iterator[None]:
+    """Watch functions."""
 
     def wrapper(stage: FunctionStage) -> Callable[..., Any]:
         def stand_in(*args: Any, **kwargs: Any) -> Any:
@@ -284,5 +282,5 @@ def watched_functions(
 
         return stand_in
 
-    with wrapped(stages, wrapper, model, places):
+    with wrapped(stages, wrapper, model):
         yield

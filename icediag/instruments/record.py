@@ -29,7 +29,7 @@ from .preserve import preserved, unchanged
 from .reasons import raised, reason_of
 from .samples import few_of, read_samples
 from .signatures import hints_of
-from .stages import FunctionStage, Places, resolve
+from .stages import FunctionStage, resolve
 from .trees import move
 from .uncompiled import uncompiled
 from .values import Values
@@ -66,11 +66,11 @@ def record(
     facts = Values() if values else None
     flow = ContractFlow(facts, pipeline.contracts, lookers)
     few = ContractFlow(None, pipeline.contracts)
-    run, small, places = Run(flow), Run(few), Places()
+    run, small = Run(flow), Run(few)
     with prepared(pipeline, run, batch_size, device, seed) as (samples, stages, target):
         if samples:
             with unchanged(samples):
-                _once(pipeline, samples, stages, target, run, backward=True, places=places)
+                _once(pipeline, samples, stages, target, run, backward=True)
                 _try_optimizer(pipeline, run)
         parameters = parameter_records(pipeline.model) if run.backward else ()
         if len(samples) > 1:
@@ -78,7 +78,7 @@ def record(
             first = [samples[i] for i in run.few]
             seed_all(seed)
             with unchanged(first):
-                _once(pipeline, first, stages, target, small, backward=False, places=places)
+                _once(pipeline, first, stages, target, small, backward=False)
         run.not_judged.extend(_unnamed_axes(samples, run, small))
     collected = facts.collect() if facts is not None else []
     recording = compose(pipeline, len(samples), run, small, collected, parameters)
@@ -161,7 +161,6 @@ def _once(
     run: Run,
     *,
     backward: bool,
-    places: Places | None = None,
 ) -> None:
     """Collate, forward, loss and, if asked for, backward; stops where the user's code fails."""
     flow, model = run.flow, pipeline.model
@@ -169,8 +168,7 @@ def _once(
     at = "collate"
     try:
         # With gradients also where none are asked for: a model may take some on its way.
-        watched = _without(stages, pipeline)
-        with torch.enable_grad(), watched_functions(flow, watched, model, places):
+        with torch.enable_grad(), watched_functions(flow, _without(stages, pipeline), model):
             stage = flow.begin("collate", "collate", pipeline.collate)
             try:
                 batch = pipeline.collate(samples)

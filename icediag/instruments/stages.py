@@ -65,31 +65,7 @@ def resolve(stage: str) -> FunctionStage:
     return FunctionStage(qualified, owner, attribute, held, function)
 
 
-Place = tuple[FunctionStage, Any, str]
-
-
-class Places:
-    """Remembers what `_places` found, for the runs of one recording: it takes a while to look."""
-
-    def __init__(self) -> None:
-        self._of: tuple[Any, ...] = ()
-        self._found: list[Place] = []
-
-    def of(self, stages: list[FunctionStage], model: Any) -> list[Place]:
-        """What `_places` finds; it looks again where modules were imported or changed since."""
-        key = (*(id(stage) for stage in stages), id(model), len(sys.modules))
-        if self._of != key or not all(map(_stands, self._found)):
-            self._of, self._found = key, list(_places(stages, model))
-        return self._found
-
-
-def _stands(place: Place) -> bool:
-    stage, holder, name = place
-    value = getattr(holder, "__dict__", {}).get(name)
-    return value is stage.held or value is stage.function
-
-
-def _places(stages: list[FunctionStage], model: Any) -> Iterator[Place]:
+def _places(stages: list[FunctionStage], model: Any) -> Iterator[tuple[FunctionStage, Any, str]]:
     """Every module and object that holds one of the functions, and under which name.
 
     `from .packing import pack` copies the reference, so replacing it in its home alone would change
@@ -171,7 +147,6 @@ def wrapped(
     stages: list[FunctionStage],
     wrapper: Callable[[FunctionStage], Callable[..., Any]],
     model: Any = None,
-    places: Places | None = None,
 ) -> Iterator[None]:
     """Replace functions by wrappers, wherever they are held; put them back at the end.
 
@@ -179,7 +154,6 @@ def wrapped(
         stages: What to wrap.
         wrapper: stage -> the function that stands in for `stage.function`.
         model: Its modules are searched for references too.
-        places: Where to remember what was found.
     """
     stand_ins: dict[int, Any] = {}
     for stage in stages:
@@ -188,7 +162,7 @@ def wrapped(
             stand_in = type(stage.held)(stand_in)
         stand_ins[id(stage)] = stand_in
     with ExitStack() as restore:
-        for stage, holder, name in (places or Places()).of(stages, model):
+        for stage, holder, name in list(_places(stages, model)):
             restore.callback(_put, holder, name, vars(holder)[name])
             _put(holder, name, stand_ins[id(stage)])
         yield

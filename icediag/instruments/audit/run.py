@@ -148,7 +148,8 @@ def audit(
 @contextmanager
 def _threads(n_files: int) -> Iterator[Begin]:
     """Threads that count files, each a file of its own, as many as there are cores to use."""
-    n = min(_cores(), _THREADS, max(n_files, 1))
+    cores = _cores()
+    n = min(cores, _THREADS, max(n_files, 1))
     stop = Event()
     with ThreadPoolExecutor(n) as pool:
 
@@ -156,7 +157,7 @@ def _threads(n_files: int) -> Iterator[Begin]:
             number: int, path: Path, name: str, rows: MetaRows, of_file: FileTally
         ) -> Future[FileSeen]:
             # Of five files and two threads the last one would leave a core idle.
-            alone = _cores() > 1 and number >= n_files - n_files % n if n > 1 else _cores() > 1
+            alone = cores > 1 and (n == 1 or number >= n_files - n_files % n)
             return pool.submit(count_file, path, name, rows, of_file, alone=alone, stop=stop)
 
         try:

@@ -21,6 +21,7 @@ from torch.autograd.profiler import profile, record_function
 
 from icediag.clock_record import GrowingPlace, MemoryRecord, StageMemory
 from icediag.instruments.stages import location_of
+from icediag.instruments.young import young
 
 from .spans import HostTimer, Path, Spans
 from .step import Stepper
@@ -40,7 +41,8 @@ def measure_memory(stepper: Stepper, n: int) -> MemoryRecord:
     batch = stepper.batch(n)
     stepper.on_batch(batch)
     on_device = stepper.device.type == "cuda"
-    with quiet_profiler(), _young():
+    gc.collect()
+    with quiet_profiler(), young():
         seen = _on_cuda(stepper, batch) if on_device else _on_host(stepper, batch)
     # The first step frees what was allocated before anything was counted.
     changes, alive = seen.changes[1:], seen.alive
@@ -261,20 +263,6 @@ def _on_cuda(stepper: Stepper, batch: Any) -> Seen:
         peaks.close()
         seen.changes.append(peaks.changes)
     return seen
-
-
-@contextmanager
-def _young() -> Iterator[None]:
-    """Have the collector look only at what is new, not at all that was imported, for its speed."""
-    own = gc.get_freeze_count() == 0
-    gc.collect()
-    if own:
-        gc.freeze()
-    try:
-        yield
-    finally:
-        if own:
-            gc.unfreeze()
 
 
 def _alive() -> tuple[int, int]:

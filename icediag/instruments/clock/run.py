@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from icediag.clock_record import ClockRecord
-from icediag.instruments.affordable import most_affordable
+from icediag.instruments.affordable import Clock, most_affordable
 from icediag.instruments.companions import companions_kept
 from icediag.instruments.flow import Flow
 from icediag.instruments.naming import Run
@@ -27,8 +27,6 @@ from .loader import measure_loaders
 from .memory import measure_memory
 from .spans import Spans, Timer, gathered, timer_for
 from .step import Stepper
-
-Clock = Callable[[], float]
 
 #: Seconds that each of the other measurements takes at least, about.
 ENOUGH_S = 5.0

@@ -259,21 +259,18 @@ def _twins(values: F64, facts: list[ColumnFacts | None]) -> dict[int, int]:
     So it is in a set of waves: the longest waves hardly vary over the data, and rise and fall with
     shorter ones. That is how such a set is made, and nothing is lost.
     """
+    spreads = {i: of.spread for i, of in enumerate(facts) if of is not None and of.measure}
+    narrow = [i for i, spread in spreads.items() if 0 < spread < WIDE_ENOUGH]
+    if not narrow:
+        return {}
     few = values[:: max(1, len(values) // RANKED)]
-    ranks = {
-        i: _ranks(few[:, i])
-        for i, of_column in enumerate(facts)
-        if of_column is not None and of_column.measure and np.isfinite(few[:, i]).all()
-    }
-    spreads = {i: of_column.spread for i in ranks if (of_column := facts[i]) is not None}
+    ranks = {i: _ranks(few[:, i]) for i in spreads if np.isfinite(few[:, i]).all()}
     found = {}
-    for i, own in ranks.items():
-        if not 0 < spreads[i] < WIDE_ENOUGH:
-            continue
+    for i in ranks.keys() & set(narrow):
         alike = [
             j
             for j, other in ranks.items()
-            if spreads[j] >= BETTER * spreads[i] and abs(own @ other) >= SAME_RANKS
+            if spreads[j] >= BETTER * spreads[i] and abs(ranks[i] @ other) >= SAME_RANKS
         ]
         if alike:
             found[i] = max(alike, key=lambda j: spreads[j])
