@@ -73,8 +73,11 @@ def sentence(effect: Effect, record: EffectsRecord) -> str:
         if interval is None
         else f"95 % interval {interval[0]:+.3g} to {interval[1]:+.3g}"
     )
-    shown = effect.answer in ("not shown", "refuted") and effect.at_most is not None
-    most = f", at most {effect.at_most:.0%} of the way to the floor" if shown else ""
+    most = ""
+    if effect.answer in ("not shown", "refuted") and effect.at_most is not None:
+        wide = effect.at_most >= 1  # it may cost all that is to be learnt: nothing is said
+        most = f", at most {effect.at_most:.0%} of the way to the floor"
+        most = ", too wide to tell" if wide else most
     said = {
         "confirmed": "hurts learning, as measured",
         "not shown": "no effect on learning shown",

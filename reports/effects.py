@@ -70,9 +70,16 @@ def _row(effect: Effect, name: str) -> tuple[Text | str, ...]:
         Text(effect.answer, STYLES[effect.answer]),
         f"{effect.mean:+.3f}",
         "-" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}",
-        "-" if effect.at_most is None else f"{effect.at_most:.0%}",
+        _at_most(effect),
         number(effect.fall),
     )
+
+
+def _at_most(effect: Effect) -> str:
+    """What it may cost at most; from the whole way on the interval is too wide to say."""
+    if effect.at_most is None:
+        return "-"
+    return "unknown" if effect.at_most >= 1 else f"{effect.at_most:.0%}"
 
 
 def _table(record: EffectsRecord) -> RenderableType:
