@@ -71,7 +71,9 @@ def compare(record: DataRecord) -> tuple[Comparison, ...]:
         tail = what in ("0.99", "0.999", "maximum")
         found.append(_row(f"{name}, {_WORDS.get(what, what)}", here, published, tail=tail))
     found.extend(
-        _row(f"DOMs with {pulses} pulses", share, _MULTIPLICITY[pulses])
+        _row(
+            f"DOMs with {pulses} pulse{'' if pulses == '1' else 's'}", share, _MULTIPLICITY[pulses]
+        )
         for pulses, share in record.pulses_per_dom.items()
     )
     found.append(_row("auxiliary, of all pulses", record.auxiliary, _AUXILIARY))
