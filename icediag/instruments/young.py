@@ -6,6 +6,18 @@ from contextlib import contextmanager
 
 
 @contextmanager
+def collector_off() -> Iterator[None]:
+    """Have the collector not look at all."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+@contextmanager
 def young() -> Iterator[None]:
     """Have the collector look only at what is new, not at all that was imported, for its speed."""
     own = gc.get_freeze_count() == 0
