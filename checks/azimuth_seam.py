@@ -16,9 +16,9 @@ Limits:
     is not periodic, which is not known here; so it stays a note below a quarter.
 """
 
-from icediag.bounds_record import OutputBounds
 from icediag.finding import Finding
 from icediag.recording import Location, Recording, Unjudged
+from icediag.records.bounds import OutputBounds
 
 CODE = "B03"
 NEEDS = ("bounds",)

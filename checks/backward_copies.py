@@ -20,8 +20,8 @@ Limits:
 
 from icediag.finding import Finding, Severity
 from icediag.recording import Location, Recording, Unjudged
+from icediag.records.work import OperationRecord
 from icediag.work_reading import amount, degree, moved, of_one, of_the_step, share_of, tally
-from icediag.work_record import OperationRecord
 
 CODE = "P04"
 NAME = "backward-copies"

@@ -21,8 +21,8 @@ Limits:
 """
 
 from icediag.finding import Finding
-from icediag.invariances_record import InvariancesRecord, Trial
 from icediag.recording import Recording, Unjudged
+from icediag.records.invariances import InvariancesRecord, Trial
 
 CODE = "I01"
 NAME = "batch-leak"

@@ -20,7 +20,7 @@ Limits:
 
 from icediag.finding import Finding, Severity
 from icediag.recording import Recording, Unjudged
-from icediag.training_record import Checkpoint, TrainingRecord
+from icediag.records.training import Checkpoint, TrainingRecord
 
 from .validation_overlap import unseen
 

@@ -22,9 +22,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from icediag.contracts_record import Contract
 from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
+from icediag.records.contracts import Contract
 
 from .wrong_unit import name_of, unit_breaches
 

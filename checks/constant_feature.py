@@ -16,9 +16,9 @@ Limits:
     columns are constant too or where flags stand beside. A table of flags alone is not judged.
 """
 
-from icediag.features_record import FeatureColumn, FeatureTable
 from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
+from icediag.records.features import FeatureColumn, FeatureTable
 
 from .unnormalized_input import place_of, tables_of
 

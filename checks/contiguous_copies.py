@@ -18,8 +18,8 @@ Limits:
 
 from icediag.finding import Finding
 from icediag.recording import Location, Recording, Unjudged
+from icediag.records.work import OperationRecord
 from icediag.work_reading import amount, at_line, moved, of_the_step, share_of, tally
-from icediag.work_record import OperationRecord
 
 CODE = "P08"
 NAME = "contiguous-copies"

@@ -24,9 +24,9 @@ Limits:
 from collections import Counter
 from collections.abc import Iterator
 
-from icediag.contracts_record import Breach, Contract
 from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
+from icediag.records.contracts import Breach, Contract
 
 from . import non_finite_value
 from .wrong_unit import name_of, raw_broken, told_elsewhere, unit_breaches

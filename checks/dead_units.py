@@ -16,8 +16,8 @@ Limits:
 """
 
 from icediag.finding import Finding
-from icediag.gradients_record import ActivationFlow
 from icediag.recording import Location, Recording, Unjudged
+from icediag.records.gradients import ActivationFlow
 
 CODE = "G06"
 NAME = "dead-units"

@@ -23,8 +23,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from icediag.finding import Finding
-from icediag.overfit_record import Attempts, OverfitRecord, StageProbe, Trial
 from icediag.recording import Location, Recording, Unjudged
+from icediag.records.overfit import Attempts, OverfitRecord, StageProbe, Trial
 
 CODE = "L01"
 NAME = "does-not-learn"

@@ -21,16 +21,16 @@ Limits:
 
 import math
 
-from icediag.features_record import (
+from icediag.finding import Finding
+from icediag.recording import Recording, Unjudged
+from icediag.records.features import (
     ColumnFacts,
     FeatureColumn,
     FeatureTable,
     NormalizerFacts,
     RepeatedLog,
 )
-from icediag.finding import Finding
-from icediag.provenance_record import Origin, OriginRecord
-from icediag.recording import Recording, Unjudged
+from icediag.records.provenance import Origin, OriginRecord
 
 from .unnormalized_input import evidence_of, place_of, tables_of
 

@@ -15,9 +15,9 @@ Limits:
     Distances below 0.1, or such as chance gives once in 100,000 times, are passed over.
 """
 
-from icediag.data_record import Drift
 from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
+from icediag.records.data import Drift
 
 CODE = "D10"
 NAME = "drifting-file"

@@ -16,7 +16,7 @@ Limits:
 
 from icediag.finding import Finding, Severity
 from icediag.recording import Recording, Unjudged
-from icediag.training_record import Order
+from icediag.records.training import Order
 
 from .validation_overlap import unseen
 

@@ -16,8 +16,8 @@ Limits:
 """
 
 from icediag.finding import Finding
-from icediag.invariances_record import Conservation
 from icediag.recording import Recording, Unjudged
+from icediag.records.invariances import Conservation
 
 from .batch_leak import not_tried
 

@@ -22,8 +22,8 @@ Limits:
 import math
 
 from icediag.finding import Finding
-from icediag.gradients_record import GradientsRecord, ParameterFlow
 from icediag.recording import Location, Recording, Unjudged
+from icediag.records.gradients import GradientsRecord, ParameterFlow
 
 from .vanishing_gradient import longest_fall, weights_of
 

@@ -15,9 +15,9 @@ Limits:
     One batch of 500 rows at least. Columns within -1..1, sparse ones and images are not judged.
 """
 
-from icediag.features_record import FeatureColumn, FeatureTable
 from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
+from icediag.records.features import FeatureColumn, FeatureTable
 
 from .unnormalized_input import measures, place_of, tables_of
 

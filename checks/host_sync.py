@@ -24,8 +24,8 @@ from collections.abc import Iterable
 
 from icediag.finding import Finding, Severity
 from icediag.recording import Location, Recording, Unjudged
+from icediag.records.work import OperationRecord
 from icediag.work_reading import HOST_PHASES, degree, duration, of_one, tally
-from icediag.work_record import OperationRecord
 
 CODE = "P02"
 NAME = "host-sync"

@@ -19,9 +19,9 @@ Limits:
 
 import re
 
-from icediag.features_record import FeatureColumn, FeatureTable
 from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
+from icediag.records.features import FeatureColumn, FeatureTable
 
 from .unnormalized_input import place_of, tables_of
 

@@ -15,9 +15,9 @@ Limits:
 
 from collections.abc import Mapping
 
-from icediag.data_record import DataRecord, Fault
 from icediag.finding import Finding, Severity
 from icediag.recording import Recording, Unjudged
+from icediag.records.data import DataRecord, Fault
 
 CODE = "D01"
 NAME = "impossible-value"

@@ -18,9 +18,9 @@ Limits:
     the running number of the sample are foreseen.
 """
 
-from icediag.features_record import Overflow, Rounding
 from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
+from icediag.records.features import Overflow, Rounding
 
 from .unnormalized_input import place_of
 

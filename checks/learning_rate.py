@@ -17,8 +17,8 @@ Limits:
 """
 
 from icediag.finding import Finding, Severity
-from icediag.gradients_record import GradientsRecord
 from icediag.recording import Recording, Unjudged
+from icediag.records.gradients import GradientsRecord
 
 from .update_ratio import consequence, out_of_range, warms_up
 

@@ -22,8 +22,8 @@ Limits:
 """
 
 from icediag.finding import Finding
-from icediag.loss_record import IdleColumn, LossRecord
 from icediag.recording import Recording, Unjudged
+from icediag.records.loss import IdleColumn, LossRecord
 
 from .batch_leak import named
 

@@ -20,8 +20,8 @@ Limits:
 """
 
 from icediag.finding import Finding, Severity
-from icediag.loss_record import LossRecord, Rows
 from icediag.recording import Recording, Unjudged
+from icediag.records.loss import LossRecord, Rows
 
 from .loss_ignores_targets import missing
 

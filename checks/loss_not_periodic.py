@@ -15,8 +15,8 @@ Limits:
 """
 
 from icediag.finding import Finding
-from icediag.loss_record import Seam
 from icediag.recording import Recording, Unjudged
+from icediag.records.loss import Seam
 
 from .loss_ignores_targets import missing
 

@@ -20,9 +20,9 @@ Limits:
     data set gave it is told from its size, not from its values.
 """
 
-from icediag.features_record import Rounding
 from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
+from icediag.records.features import Rounding
 
 from .unnormalized_input import place_of
 

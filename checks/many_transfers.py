@@ -18,8 +18,8 @@ Limits:
 
 from icediag.finding import Finding, Severity
 from icediag.recording import Recording, StageRecord, Unjudged
+from icediag.records.work import OperationRecord
 from icediag.work_reading import at_line, degree, duration, of_the_step, tally
-from icediag.work_record import OperationRecord
 
 CODE = "P09"
 NAME = "many-transfers"

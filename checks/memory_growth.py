@@ -19,9 +19,9 @@ Limits:
 
 import itertools
 
-from icediag.clock_record import MemoryRecord
 from icediag.finding import Finding, Severity
 from icediag.recording import Recording, Unjudged
+from icediag.records.clock import MemoryRecord
 
 CODE = "P23"
 NAME = "memory-growth"

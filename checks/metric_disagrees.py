@@ -22,8 +22,8 @@ Limits:
 import math
 
 from icediag.finding import Finding
-from icediag.loss_record import LossRecord, MetricSeen
 from icediag.recording import Recording, Unjudged
+from icediag.records.loss import LossRecord, MetricSeen
 
 from .loss_ignores_targets import missing
 

@@ -23,8 +23,8 @@ Limits:
 """
 
 from icediag.finding import Finding
-from icediag.gradients_record import GradientsRecord, ParameterFlow
 from icediag.recording import Location, Recording, Unjudged
+from icediag.records.gradients import GradientsRecord, ParameterFlow
 
 CODE = "G01"
 NAME = "no-gradient"

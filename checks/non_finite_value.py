@@ -26,9 +26,9 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from icediag.births_record import Birth
 from icediag.finding import Finding
 from icediag.recording import Facts, Recording, StageRecord, TensorRecord, Unjudged
+from icediag.records.births import Birth
 
 CODE = "V01"
 NAME = "non-finite-value"

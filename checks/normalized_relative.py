@@ -20,8 +20,8 @@ Limits:
 import math
 
 from icediag.finding import Finding
-from icediag.provenance_record import Origin, OriginRecord, RawContract
 from icediag.recording import Location, Recording, Unjudged
+from icediag.records.provenance import Origin, OriginRecord, RawContract
 
 CODE = "N01"
 NAME = "normalized-relative"

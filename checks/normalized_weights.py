@@ -19,9 +19,9 @@ Limits:
 """
 
 from icediag.finding import Finding
-from icediag.provenance_record import OriginRecord
 from icediag.recording import Location, Recording, Unjudged
-from icediag.weighing_record import WeighedMean
+from icediag.records.provenance import OriginRecord
+from icediag.records.weighing import WeighedMean
 
 from .normalized_relative import broken_contracts, place_of, unjudged_contracts
 

@@ -17,9 +17,9 @@ Limits:
     features. Running statistics that have seen few batches are not judged.
 """
 
-from icediag.features_record import ColumnFacts, NormalizerFacts, RunningFacts
 from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
+from icediag.records.features import ColumnFacts, NormalizerFacts, RunningFacts
 
 from .unnormalized_input import ROWS, place_of
 

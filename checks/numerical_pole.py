@@ -18,9 +18,9 @@ Limits:
     those in fused kernels.
 """
 
-from icediag.bounds_record import Pole
 from icediag.finding import Finding
 from icediag.recording import Location, Recording, Unjudged
+from icediag.records.bounds import Pole
 
 CODE = "B05"
 NEEDS = ("bounds",)

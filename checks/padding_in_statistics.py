@@ -18,9 +18,9 @@ Limits:
     samples. Attention and convolutions over padding are not statistics.
 """
 
-from icediag.features_record import PaddedStatistic
 from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
+from icediag.records.features import PaddedStatistic
 
 from .unnormalized_input import place_of
 

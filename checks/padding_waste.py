@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 from icediag.finding import Finding, Severity
 from icediag.recording import RaggedRecord, Recording, Unjudged
+from icediag.records.work import OperationRecord, OperationsRecord
 from icediag.work_reading import duration, of_one, of_the_step
-from icediag.work_record import OperationRecord, OperationsRecord
 
 CODE = "P03"
 NAME = "padding-waste"

@@ -27,6 +27,7 @@ Limits:
 from icediag.finding import Finding, Severity
 from icediag.loop_reading import LoopNest, joins_again, look, nests
 from icediag.recording import Recording, Unjudged
+from icediag.records.work import LINE_S
 from icediag.work_reading import (
     HOST_PHASES,
     Tally,
@@ -35,7 +36,6 @@ from icediag.work_reading import (
     projected_in,
     tally,
 )
-from icediag.work_record import LINE_S
 
 CODE = "P01"
 NAME = "python-loop"

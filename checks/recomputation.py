@@ -18,8 +18,8 @@ Limits:
 
 from icediag.finding import Finding, Severity
 from icediag.recording import Recording, Unjudged
+from icediag.records.work import Repeated
 from icediag.work_reading import amount, at_line, of_the_step
-from icediag.work_record import Repeated
 
 CODE = "P06"
 NAME = "recomputation"

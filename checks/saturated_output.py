@@ -16,9 +16,9 @@ Limits:
     neither are domains from 0 to 1, whose ends are what a sure classifier gives.
 """
 
-from icediag.bounds_record import OutputBounds
 from icediag.finding import Finding
 from icediag.recording import Location, Recording, Unjudged
+from icediag.records.bounds import OutputBounds
 
 CODE = "B02"
 NEEDS = ("bounds",)

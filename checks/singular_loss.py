@@ -22,8 +22,8 @@ Limits:
 """
 
 from icediag.finding import Finding, Severity
-from icediag.loss_record import LossRecord, Point, Sweep
 from icediag.recording import Recording, Unjudged
+from icediag.records.loss import LossRecord, Point, Sweep
 
 from .loss_ignores_targets import missing
 

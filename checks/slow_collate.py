@@ -19,9 +19,9 @@ Limits:
 
 import statistics
 
-from icediag.clock_record import middle
 from icediag.finding import Finding, Severity
 from icediag.recording import Recording, Unjudged
+from icediag.records.clock import middle
 
 CODE = "P21"
 NAME = "slow-collate"

@@ -17,8 +17,8 @@ Limits:
 """
 
 from icediag.finding import Finding
-from icediag.overfit_record import SOME
 from icediag.recording import Recording, Unjudged
+from icediag.records.overfit import SOME
 
 CODE = "L03"
 NAME = "slow-overfit"

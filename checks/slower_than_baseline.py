@@ -24,10 +24,10 @@ Limits:
 from collections.abc import Iterator
 from typing import Any
 
-from icediag.comparison_record import ComparisonRecord, CountChange, TimeChange
 from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
-from icediag.work_record import PHASES
+from icediag.records.comparison import ComparisonRecord, CountChange, TimeChange
+from icediag.records.work import PHASES
 
 CODE = "P24"
 NAME = "slower-than-baseline"

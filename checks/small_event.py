@@ -17,8 +17,8 @@ Limits:
 """
 
 from icediag.finding import Finding, Severity
-from icediag.invariances_record import SmallCase
 from icediag.recording import Recording, Unjudged
+from icediag.records.invariances import SmallCase
 
 from .batch_leak import not_tried
 

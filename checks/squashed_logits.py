@@ -22,7 +22,7 @@ import math
 
 from icediag.finding import Finding
 from icediag.recording import Location, Recording, Unjudged
-from icediag.squashing_record import Squashed
+from icediag.records.squashing import Squashed
 
 CODE = "L26"
 NAME = "squashed-logits"

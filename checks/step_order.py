@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 from icediag.finding import Finding, Severity
 from icediag.recording import Recording, Unjudged
-from icediag.training_record import Step, TrainingRecord
+from icediag.records.training import Step, TrainingRecord
 
 from .validation_overlap import unseen
 

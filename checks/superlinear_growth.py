@@ -18,8 +18,8 @@ Limits:
 
 from icediag.finding import Finding, Severity
 from icediag.recording import Location, Recording, Unjudged
+from icediag.records.work import OperationRecord, OperationsRecord
 from icediag.work_reading import amount, degree, moved, of_one, of_the_step, share_of
-from icediag.work_record import OperationRecord, OperationsRecord
 
 CODE = "P05"
 NAME = "superlinear-growth"

@@ -22,9 +22,9 @@ Limits:
 
 from typing import Any
 
-from icediag.bounds_record import OutputBounds, Witness
 from icediag.finding import Finding
 from icediag.recording import Location, Recording, Unjudged
+from icediag.records.bounds import OutputBounds, Witness
 
 CODE = "B01"
 NEEDS = ("bounds",)

@@ -15,9 +15,9 @@ Limits:
     by F01, F03 or F04 already, this is their consequence and not repeated.
 """
 
-from icediag.features_record import FeatureTable
 from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
+from icediag.records.features import FeatureTable
 
 from . import over_scaled_feature, under_scaled_feature, unnormalized_input
 from .unnormalized_input import ROWS, even, evidence_of, measures, place_of

@@ -20,9 +20,9 @@ Limits:
 
 from collections.abc import Iterable, Iterator
 
-from icediag.features_record import FeatureColumn, FeatureTable
 from icediag.finding import Finding, Severity
 from icediag.recording import Location, Recording, Unjudged
+from icediag.records.features import FeatureColumn, FeatureTable
 
 CODE = "F01"
 NAME = "unnormalized-input"

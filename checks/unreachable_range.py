@@ -16,9 +16,9 @@ Limits:
 
 import math
 
-from icediag.bounds_record import OutputBounds
 from icediag.finding import Finding
 from icediag.recording import Location, Recording, Unjudged
+from icediag.records.bounds import OutputBounds
 
 CODE = "B04"
 NEEDS = ("bounds",)

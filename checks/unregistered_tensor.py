@@ -18,9 +18,9 @@ Limits:
     purpose, are not named. Where the moved run does not come through, that is said.
 """
 
-from icediag.features_record import LooseState
 from icediag.finding import Finding, Severity
 from icediag.recording import Recording, Unjudged
+from icediag.records.features import LooseState
 
 from .unnormalized_input import place_of
 

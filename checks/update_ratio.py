@@ -20,8 +20,8 @@ Limits:
 import statistics
 
 from icediag.finding import Finding
-from icediag.gradients_record import GradientsRecord, ParameterFlow
 from icediag.recording import Location, Recording, Unjudged
+from icediag.records.gradients import GradientsRecord, ParameterFlow
 
 CODE = "G07"
 NAME = "update-ratio"

@@ -16,7 +16,7 @@ Limits:
 
 from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
-from icediag.training_record import Drift
+from icediag.records.training import Drift
 
 from .validation_overlap import unseen
 

@@ -20,7 +20,7 @@ Limits:
 
 from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
-from icediag.training_record import Overlap, TrainingRecord
+from icediag.records.training import Overlap, TrainingRecord
 
 CODE = "T01"
 NAME = "validation-overlap"

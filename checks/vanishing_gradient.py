@@ -20,8 +20,8 @@ import math
 from collections.abc import Sequence
 
 from icediag.finding import Finding
-from icediag.gradients_record import GradientsRecord, ParameterFlow
 from icediag.recording import Location, Recording, Unjudged
+from icediag.records.gradients import GradientsRecord, ParameterFlow
 
 CODE = "G03"
 NAME = "vanishing-gradient"

@@ -19,8 +19,8 @@ Limits:
 
 from icediag.finding import Finding, Severity
 from icediag.recording import Location, Recording, StageRecord, Unjudged
+from icediag.records.work import OperationRecord
 from icediag.work_reading import amount, moved, of_the_step, share_of
-from icediag.work_record import OperationRecord
 
 CODE = "P07"
 NAME = "wide-dtype"

@@ -20,10 +20,10 @@ Limits:
 
 import math
 
-from icediag.contracts_record import Contract
 from icediag.finding import Finding
-from icediag.provenance_record import Origin, OriginRecord
 from icediag.recording import Recording, Unjudged
+from icediag.records.contracts import Contract
+from icediag.records.provenance import Origin, OriginRecord
 
 from .normalized_relative import broken_contracts
 

@@ -8,8 +8,8 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from icediag.effects_record import Effect, EffectsRecord, RepairKind
 from icediag.finding import Finding
+from icediag.records.effects import Effect, EffectsRecord, RepairKind
 
 #: Which findings a repair speaks to.
 SPEAKS_TO: dict[RepairKind, frozenset[str]] = {

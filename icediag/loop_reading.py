@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from icediag.work_reading import HOST_PHASES, Tally, degree, rows_in, tally
-from icediag.work_record import (
+from icediag.records.work import (
     LinesRecord,
     LoopRecord,
     OperationRecord,
     OperationsRecord,
     at_axes,
 )
+from icediag.work_reading import HOST_PHASES, Tally, degree, rows_in, tally
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,29 +7,29 @@ versions that the facts depend on.
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from icediag.births_record import BirthsRecord
-from icediag.bounds_record import BoundsRecord
-from icediag.clock_record import ClockRecord
-from icediag.comparison_record import ComparisonRecord
-from icediag.contracts_record import ContractsRecord
-from icediag.data_record import DataRecord
-from icediag.effects_record import EffectsRecord
-from icediag.features_record import FeaturesRecord
-from icediag.gradients_record import GradientsRecord
-from icediag.histograms_record import HistogramsRecord
-from icediag.invariances_record import InvariancesRecord
-from icediag.loss_record import LossRecord
-from icediag.overfit_record import OverfitRecord
 from icediag.place import Location as Location
 from icediag.place import Unjudged as Unjudged
 from icediag.plain import Stored
-from icediag.projection_record import ProjectionRecord
-from icediag.provenance_record import ProvenanceRecord
-from icediag.source_record import SourceRecord
-from icediag.squashing_record import SquashingRecord
-from icediag.training_record import TrainingRecord
-from icediag.weighing_record import WeighingRecord
-from icediag.work_record import LinesRecord, OperationsRecord
+from icediag.records.births import BirthsRecord
+from icediag.records.bounds import BoundsRecord
+from icediag.records.clock import ClockRecord
+from icediag.records.comparison import ComparisonRecord
+from icediag.records.contracts import ContractsRecord
+from icediag.records.data import DataRecord
+from icediag.records.effects import EffectsRecord
+from icediag.records.features import FeaturesRecord
+from icediag.records.gradients import GradientsRecord
+from icediag.records.histograms import HistogramsRecord
+from icediag.records.invariances import InvariancesRecord
+from icediag.records.loss import LossRecord
+from icediag.records.overfit import OverfitRecord
+from icediag.records.projection import ProjectionRecord
+from icediag.records.provenance import ProvenanceRecord
+from icediag.records.source import SourceRecord
+from icediag.records.squashing import SquashingRecord
+from icediag.records.training import TrainingRecord
+from icediag.records.weighing import WeighingRecord
+from icediag.records.work import LinesRecord, OperationsRecord
 
 #: Grows when a field changes its meaning or goes; new fields come with a default and leave it.
 VERSION = 1

@@ -7,9 +7,9 @@ themselves); others follow the longest group alone, and stay where the batch onl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from icediag.projection_record import ProjectionRecord
 from icediag.recording import Location, singular
-from icediag.work_record import (
+from icediag.records.projection import ProjectionRecord
+from icediag.records.work import (
     Growth,
     OperationRecord,
     OperationsRecord,

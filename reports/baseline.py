@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 from rich.table import Table
 
-from icediag.baseline_record import BaselineRecord
+from icediag.records.baseline import BaselineRecord
 
 from .numbers import counted
 

@@ -10,8 +10,8 @@ from rich.table import Table
 from .numbers import number
 
 if TYPE_CHECKING:
-    from icediag.instruments.bench import BenchRow
-    from icediag.instruments.rates import RateRow
+    from icediag.instruments.bench.rates import RateRow
+    from icediag.instruments.bench.run import BenchRow
 
 
 def render_bench(rows: "Sequence[BenchRow]", *, width: int = 80) -> str:

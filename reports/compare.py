@@ -8,9 +8,9 @@ from rich.padding import Padding
 from rich.text import Text
 
 from icediag.checks.slower_than_baseline import beyond, slower
-from icediag.comparison_record import MEASURES, ComparisonRecord, CountChange
 from icediag.finding import Finding
 from icediag.matching import Matched
+from icediag.records.comparison import MEASURES, ComparisonRecord, CountChange
 
 from .check import finding_lines
 from .grid import Group, Row, grid

@@ -7,8 +7,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from icediag.data_record import Comparison, DataRecord, Distribution, Normalization
 from icediag.finding import SEVERITIES, Diagnosis
+from icediag.records.data import Comparison, DataRecord, Distribution, Normalization
 
 from .check import finding_lines
 from .numbers import counted, number

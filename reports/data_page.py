@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 
-from icediag.data_record import DataRecord, Distribution
+from icediag.records.data import DataRecord, Distribution
 
 #: Distribution -> whether its axis is logarithmic.
 _PANELS = {

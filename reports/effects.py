@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from rich.console import RenderableType
 from rich.text import Text
 
-from icediag.effects_record import Answer, Effect, EffectsRecord
 from icediag.finding import Diagnosis
 from icediag.recording import Recording
+from icediag.records.effects import Answer, Effect, EffectsRecord
 
 from .findings import diagnosis_parts
 from .numbers import counted, number

@@ -3,8 +3,8 @@
 import io
 import math
 
-from icediag.gradients_record import GradientsRecord
-from icediag.overfit_record import OverfitRecord, Trial
+from icediag.records.gradients import GradientsRecord
+from icediag.records.overfit import OverfitRecord, Trial
 
 #: Stages that have room on one axis.
 MOST_STAGES = 60

@@ -7,8 +7,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from icediag.finding import Diagnosis
-from icediag.gradients_record import GradientsRecord, ParameterFlow, StageSignal
 from icediag.recording import Recording
+from icediag.records.gradients import GradientsRecord, ParameterFlow, StageSignal
 
 from .findings import diagnosis_parts
 from .numbers import counted, number

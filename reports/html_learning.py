@@ -6,8 +6,8 @@ from typing import Any
 from markupsafe import Markup
 
 from icediag.finding import Diagnosis
-from icediag.overfit_record import Trial
 from icediag.recording import Recording
+from icediag.records.overfit import Trial
 
 from . import charts
 from .html_part import Part

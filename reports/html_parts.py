@@ -9,8 +9,8 @@ from collections.abc import Callable
 from markupsafe import Markup
 
 from icediag.finding import Diagnosis
-from icediag.histograms_record import Histogram
 from icediag.recording import Recording
+from icediag.records.histograms import Histogram
 
 from . import charts
 from .html_learning import gradients, learning

@@ -3,8 +3,8 @@
 from markupsafe import Markup
 
 from icediag.finding import Diagnosis
-from icediag.profile_record import ProfileRow
 from icediag.recording import Recording
+from icediag.records.profile import ProfileRow
 
 from . import charts
 from .html_part import Part

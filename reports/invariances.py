@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from icediag.finding import SEVERITIES, Diagnosis
-from icediag.invariances_record import Change, InvariancesRecord, Trial
 from icediag.recording import Recording
+from icediag.records.invariances import Change, InvariancesRecord, Trial
 
 from .check import finding_lines
 from .numbers import counted, number

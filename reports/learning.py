@@ -1,9 +1,9 @@
 """Whether one batch can be learnt by heart, and what faults cost, as reports tell it."""
 
-from icediag.effects_record import Effect
 from icediag.finding import Diagnosis
-from icediag.overfit_record import Trial
 from icediag.recording import Recording
+from icediag.records.effects import Effect
+from icediag.records.overfit import Trial
 
 from .numbers import counted, number
 

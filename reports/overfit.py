@@ -7,8 +7,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from icediag.finding import Diagnosis
-from icediag.overfit_record import Attempts, OverfitRecord, Trial, Verdict
 from icediag.recording import Recording
+from icediag.records.overfit import Attempts, OverfitRecord, Trial, Verdict
 
 from .curve import drawn_curve
 from .findings import diagnosis_parts

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from icediag.finding import Finding
-from icediag.profile_record import LoaderRow, LoopRow, Profile, ProfileRow, Projected
+from icediag.records.profile import LoaderRow, LoopRow, Profile, ProfileRow, Projected
 
 from .check import finding_lines
 from .grid import Group, Row, grid

@@ -5,11 +5,11 @@ Measured and projected never stand in one number: each strip, column and sentenc
 
 from dataclasses import dataclass
 
-from icediag.clock_record import middle, spread
-from icediag.instruments.overview import overview
-from icediag.profile_record import ProfileRow
-from icediag.projection_record import LineProjection
+from icediag.instruments.profiling.overview import overview
 from icediag.recording import Recording
+from icediag.records.clock import middle, spread
+from icediag.records.profile import ProfileRow
+from icediag.records.projection import LineProjection
 
 from .numbers import counted, duration, percent
 

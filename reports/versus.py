@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterator
 from itertools import groupby
 
-from icediag.versus_record import VersusRecord, VersusRow
+from icediag.records.versus import VersusRecord, VersusRow
 
 from .numbers import counted, number
 

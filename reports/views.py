@@ -7,7 +7,7 @@ from typing import cast
 
 from icediag.finding import SEVERITIES, Diagnosis, Finding, Severity
 from icediag.recording import Facts, Location, Number, Recording, StageRecord, TensorRecord
-from icediag.source_record import Excerpt, place_key
+from icediag.records.source import Excerpt, place_key
 
 from .numbers import duration, number
 

@@ -1,6 +1,7 @@
 """A record of the clock that sets every field."""
 
-from icediag.clock_record import (
+from icediag.place import Location
+from icediag.records.clock import (
     AccessRecord,
     ClockRecord,
     CollateClock,
@@ -10,8 +11,7 @@ from icediag.clock_record import (
     StageClock,
     StageMemory,
 )
-from icediag.place import Location
-from icediag.projection_record import LineProjection, ProjectionRecord, StageProjection
+from icediag.records.projection import LineProjection, ProjectionRecord, StageProjection
 
 PLACE = Location(file="a/b.py", line=7)
 

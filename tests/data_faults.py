@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, SubsetRandomSampler
 
 from icediag import Pipeline
 from icediag.icecube import pipeline as icecube
-from icediag.instruments.rows import floating, mapped
-from icediag.instruments.trees import leaves
+from icediag.instruments.trees.rows import floating, mapped
+from icediag.instruments.trees.walk import leaves
 from icediag.model.directions import to_unit_vector
 from icediag.model.losses import competition_metric
 from tests.learning_faults import (

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from icediag import Pipeline
 from icediag.icecube import pipeline as icecube
-from icediag.instruments.rows import mapped
+from icediag.instruments.trees.rows import mapped
 from icediag.model.network import NetworkConfig
 from tests.pipelines import images, language, sequences
 

@@ -5,16 +5,16 @@ from functools import cache
 from typing import Any, TypeVar, cast
 
 from icediag.checks import judge
-from icediag.effects_record import EffectsRecord
 from icediag.finding import Diagnosis, Finding, Severity
-from icediag.gradients_record import GradientsRecord
-from icediag.histograms_record import HistogramsRecord
 from icediag.icecube import pipeline as icecube
 from icediag.instruments.examine import examine
 from icediag.instruments.source import with_source
 from icediag.model.network import NetworkConfig
-from icediag.overfit_record import Attempts, OverfitRecord, Trial
 from icediag.recording import Facts, Location, Recording, StageRecord, TensorRecord, Unjudged
+from icediag.records.effects import EffectsRecord
+from icediag.records.gradients import GradientsRecord
+from icediag.records.histograms import HistogramsRecord
+from icediag.records.overfit import Attempts, OverfitRecord, Trial
 from tests.clock_sample import sample_clock, sample_projection
 from tests.filled import filled
 from tests.pipelines import odd

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icediag.checks import chosen, judge
-from icediag.data_record import DataRecord
 from icediag.finding import Finding
 from icediag.instruments.audit import audit, blocks, run, table
 from icediag.instruments.audit.charges import Charges
@@ -23,6 +22,7 @@ from icediag.instruments.audit.idset import IdSet
 from icediag.model.simulate import default_events
 from icediag.model.table import write_dataset
 from icediag.recording import Recording
+from icediag.records.data import DataRecord
 from icediag.reports.data import render_data
 from icediag.reports.data_page import draw_data
 

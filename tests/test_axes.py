@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from icediag import Pipeline
-from icediag.instruments.axes import Axes, annotated_axes, pairs, plural_of_count
-from icediag.instruments.naming import small_size
-from icediag.instruments.record import record
+from icediag.instruments.recorder.record import record
+from icediag.instruments.shapes.axes import Axes, annotated_axes, pairs, plural_of_count
+from icediag.instruments.shapes.naming import small_size
 from icediag.recording import Recording, singular
 
 

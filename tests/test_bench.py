@@ -4,7 +4,7 @@ from itertools import count
 
 import pytest
 
-from icediag.instruments.bench import FEWEST, BenchRow, compare
+from icediag.instruments.bench.run import FEWEST, BenchRow, compare
 from icediag.reports.bench import render_bench
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from icediag.births_record import Birth
 from icediag.checks import chosen, judge
 from icediag.finding import Finding
-from icediag.instruments.births import MOST_BIRTHS
-from icediag.instruments.record import record
+from icediag.instruments.recorder.births import MOST_BIRTHS
+from icediag.instruments.recorder.record import record
 from icediag.recording import Recording
+from icediag.records.births import Birth
 from tests.pipelines import odd
 
 ROWS = torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0], [0.0, 0.0, 0.0], [1.0, 2.0, 3.0]])

@@ -11,17 +11,17 @@ import torch
 from annotated_types import Ge, Gt, Interval, Le, Unit
 from torch import Tensor, nn
 
-from icediag.bounds_record import BoundsRecord
 from icediag.errors import IcediagError
 from icediag.icecube import pipeline as icecube
 from icediag.instruments.bounds import record_bounds
 from icediag.instruments.bounds.places import line_of_user
 from icediag.instruments.bounds.propagate import Propagation
 from icediag.instruments.bounds.watch import limits_of
-from icediag.instruments.outputs import output_columns, target_column
+from icediag.instruments.trees.outputs import output_columns, target_column
 from icediag.model.network import NetworkConfig
 from icediag.pipeline import Pipeline
 from icediag.recording import Recording
+from icediag.records.bounds import BoundsRecord
 
 SMALL = NetworkConfig(d_model=16, n_heads=2, n_layers=1, octaves=2)
 

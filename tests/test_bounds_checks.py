@@ -20,7 +20,7 @@ from icediag.checks import (
 from icediag.finding import Finding
 from icediag.icecube import pipeline as icecube
 from icediag.instruments.bounds import record_bounds
-from icediag.instruments.record import record
+from icediag.instruments.recorder.record import record
 from icediag.model.network import NetworkConfig
 from icediag.pipeline import Domain, Pipeline
 from icediag.recording import Recording, Unjudged

@@ -14,7 +14,7 @@ import icediag.checks
 from icediag.checks import CHECKS, judge, non_finite_value
 from icediag.finding import SEVERITIES, Finding
 from icediag.icecube import pipeline as icecube
-from icediag.instruments.record import record
+from icediag.instruments.recorder.record import record
 from icediag.model.network import NetworkConfig
 from icediag.recording import Facts, Recording, StageRecord, TensorRecord, Unjudged
 from tests.pipelines import odd

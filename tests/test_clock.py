@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from icediag.clock_record import ClockRecord, StageClock, middle, spread
 from icediag.icecube import pipeline as icecube
 from icediag.instruments.clock import record_clock
 from icediag.instruments.clock.join import measure_collate
@@ -18,6 +17,7 @@ from icediag.instruments.clock.spans import EventTimer, HostTimer, Spans
 from icediag.instruments.clock.step import Stepper
 from icediag.model.network import NetworkConfig
 from icediag.recording import Recording
+from icediag.records.clock import ClockRecord, StageClock, middle, spread
 from tests import clockwork
 from tests.clockwork import HANDS
 from tests.pipelines import deepsets, graphs, images, language, odd, sequences

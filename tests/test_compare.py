@@ -14,20 +14,19 @@ from rich.cells import cell_len
 
 from icediag.checks import judge, slower_than_baseline
 from icediag.cli import main as command_line
-from icediag.clock_record import ClockRecord
-from icediag.comparison_record import ComparisonRecord
 from icediag.finding import Diagnosis, Finding
 from icediag.icecube import pipeline as icecube
-from icediag.instruments.comparison import compare
 from icediag.instruments.examine import examine
+from icediag.instruments.profiling.comparison import compare
 from icediag.instruments.source import counted_places, read_texts
 from icediag.matching import match, match_lines
 from icediag.model.network import NetworkConfig
 from icediag.place import Location
 from icediag.recording import Recording, Unjudged
-from icediag.reports.compare import render_comparison
-from icediag.source_record import SourceRecord
-from icediag.work_record import (
+from icediag.records.clock import ClockRecord
+from icediag.records.comparison import ComparisonRecord
+from icediag.records.source import SourceRecord
+from icediag.records.work import (
     Growth,
     LineRecord,
     LinesRecord,
@@ -36,6 +35,7 @@ from icediag.work_record import (
     Phase,
     WorkRun,
 )
+from icediag.reports.compare import render_comparison
 from tests.filled import filled
 
 SMALL = NetworkConfig(d_model=8, n_heads=1, n_layers=1)

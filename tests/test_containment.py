@@ -18,8 +18,13 @@ from torch import Tensor, nn
 
 from icediag import Pipeline
 from icediag.checks import chosen, judge
-from icediag.instruments.containment import ExitedError, TimedOutError, contained, time_limit
 from icediag.instruments.examine import examine
+from icediag.instruments.running.containment import (
+    ExitedError,
+    TimedOutError,
+    contained,
+    time_limit,
+)
 
 
 def forever() -> None:

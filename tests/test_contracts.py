@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 from icediag import Pipeline
 from icediag.checks import confused_axes, contract_broken, judge, wrong_unit
-from icediag.contracts_record import Contract, ContractsRecord
 from icediag.finding import Finding
 from icediag.icecube import pipeline as icecube
-from icediag.instruments.declared import declared_in
-from icediag.instruments.dims import Sizes, UnreadableError, evaluate, fit, parse_dims
+from icediag.instruments.contracts.declared import declared_in
+from icediag.instruments.contracts.dims import Sizes, UnreadableError, evaluate, fit, parse_dims
+from icediag.instruments.contracts.signatures import arguments_of, fields_of, hints_of
+from icediag.instruments.contracts.terms import terms_of
 from icediag.instruments.examine import examine
-from icediag.instruments.record import record
-from icediag.instruments.signatures import arguments_of, fields_of, hints_of
-from icediag.instruments.terms import terms_of
+from icediag.instruments.recorder.record import record
 from icediag.model.network import NetworkConfig
 from icediag.pipeline import Raw
 from icediag.recording import Recording
+from icediag.records.contracts import Contract, ContractsRecord
 from tests.pipelines import contracts as towers
 from tests.pipelines import deepsets, graphs, images, language, odd, sequences
 

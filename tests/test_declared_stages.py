@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from icediag.icecube import pipeline
-from icediag.instruments.declared import Declared, declared_in
-from icediag.instruments.flow import Flow, SeenStage
-from icediag.instruments.record import follow
-from icediag.instruments.terms import terms_of
-from icediag.instruments.trees import leaves
+from icediag.instruments.contracts.declared import Declared, declared_in
+from icediag.instruments.contracts.terms import terms_of
+from icediag.instruments.recorder.flow import Flow, SeenStage
+from icediag.instruments.recorder.record import follow
+from icediag.instruments.trees.walk import leaves
 from icediag.model.faults import FAULTS
 from icediag.model.network import NetworkConfig
 from icediag.pipeline import Pipeline

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from icediag import Domain, Pipeline, Raw
 from icediag.causes import SPEAKS_TO, told_of, with_effects
 from icediag.checks import CHECKS, judge
-from icediag.effects_record import Answer, Effect, EffectsRecord
 from icediag.finding import Diagnosis, Finding, Severity
-from icediag.instruments.effects import record_effects
+from icediag.instruments.effects.repairs import repairs_of, shuffled
+from icediag.instruments.effects.run import record_effects
 from icediag.instruments.examine import examine
-from icediag.instruments.repairs import repairs_of, shuffled
-from icediag.instruments.workbench import workbench
+from icediag.instruments.running.workbench import workbench
 from icediag.recording import Recording
+from icediag.records.effects import Answer, Effect, EffectsRecord
 from icediag.reports.effects import render_effects
 from tests.test_preserve import generators, snapshot
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from icediag import Pipeline
 from icediag.checks import exploding_gradient, judge
-from icediag.gradients_record import GradientsRecord
-from icediag.instruments.gradient_flow import record_gradients
+from icediag.instruments.gradient_flow.run import record_gradients
 from icediag.recording import Recording
+from icediag.records.gradients import GradientsRecord
 
 
 class Loose(nn.Module):

@@ -8,7 +8,7 @@ from icediag import Pipeline
 from icediag.checks import CHECKS, judge
 from icediag.finding import SEVERITIES
 from icediag.instruments.examine import examine
-from icediag.instruments.record import record
+from icediag.instruments.recorder.record import record
 from tests.faults.case import Patient
 from tests.faults.score import PATIENTS, Outcome, render, run, summary
 

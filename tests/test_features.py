@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from icediag import Pipeline
 from icediag.checks import CHECKS, judge, unregistered_tensor
-from icediag.features_record import FeaturesRecord, LooseState
 from icediag.finding import Diagnosis, Finding
 from icediag.icecube import pipeline as icecube
 from icediag.instruments.examine import examine
@@ -24,8 +23,9 @@ from icediag.instruments.features.columns import facts_of
 from icediag.instruments.features.labels import Line
 from icediag.instruments.features.numbers import Numbers, exact_to, grid_of
 from icediag.instruments.features.trace import ordered
-from icediag.instruments.slots import Slots
+from icediag.instruments.shapes.slots import Slots
 from icediag.recording import Recording, Unjudged
+from icediag.records.features import FeaturesRecord, LooseState
 from tests.pipelines import deepsets, graphs, images, language, odd, sequences, wild
 
 

@@ -27,9 +27,9 @@ from icediag.cli.check import check
 from icediag.cli.configuration import configured
 from icediag.errors import IcediagError
 from icediag.finding import Diagnosis
-from icediag.instruments.containment import time_limit
-from icediag.instruments.record import record
-from icediag.instruments.tree_file import load_batch, save_batch
+from icediag.instruments.recorder.record import record
+from icediag.instruments.running.containment import time_limit
+from icediag.instruments.trees.file import load_batch, save_batch
 from icediag.model.errors import DataError
 from icediag.model.simulate import simulate
 from icediag.model.table import write_dataset

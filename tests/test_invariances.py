@@ -25,10 +25,10 @@ from icediag.checks import (
 from icediag.finding import Diagnosis, Finding
 from icediag.icecube import pipeline as icecube
 from icediag.instruments.invariances import record_invariances
-from icediag.instruments.lab import Lab
-from icediag.invariances_record import InvariancesRecord, Trial
+from icediag.instruments.running.lab import Lab
 from icediag.model.network import NetworkConfig
 from icediag.recording import Recording
+from icediag.records.invariances import InvariancesRecord, Trial
 from tests.pipelines import deepsets, graphs, images, language, odd, regrouped, sequences
 from tests.test_preserve import FACTORIES, generators, snapshot
 

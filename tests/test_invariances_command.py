@@ -11,9 +11,9 @@ import pytest
 from icediag.checks import judge
 from icediag.cli import main as command_line
 from icediag.finding import Diagnosis
-from icediag.invariances_record import InvariancesRecord
-from icediag.loss_record import LossRecord
 from icediag.recording import Recording
+from icediag.records.invariances import InvariancesRecord
+from icediag.records.loss import LossRecord
 from icediag.reports.invariances import render_invariances
 from tests.faults import clouds
 from tests.filled import filled

@@ -173,8 +173,8 @@ def test_letters_of_what_could_not_be_seen(
 
 @pytest.fixture
 def filled_recording() -> list[Recording]:
-    from icediag.gradients_record import GradientsRecord
-    from icediag.overfit_record import OverfitRecord, Trial
+    from icediag.records.gradients import GradientsRecord
+    from icediag.records.overfit import OverfitRecord, Trial
     from tests.filled import filled
 
     bare = Trial(name="batch", events=2, losses=(1.0, float("nan")))

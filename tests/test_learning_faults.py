@@ -11,8 +11,8 @@ from icediag.checks import CHECKS, judge, needs_of
 from icediag.finding import SEVERITIES, Diagnosis
 from icediag.icecube import pipeline as icecube
 from icediag.instruments.examine import examine
-from icediag.instruments.gradient_flow import record_gradients
-from icediag.instruments.overfit import record_overfit
+from icediag.instruments.gradient_flow.run import record_gradients
+from icediag.instruments.overfit.run import record_overfit
 from icediag.model.network import NetworkConfig
 from icediag.recording import Recording
 from tests.data_faults import DATA_FAULTS, PLACES

@@ -10,7 +10,7 @@ from torch.nn import functional
 from icediag import Pipeline
 from icediag.checks import learnt_noise
 from icediag.finding import Finding
-from icediag.instruments.overfit import record_overfit
+from icediag.instruments.overfit.run import record_overfit
 from icediag.recording import Recording, Unjudged
 from tests.healthy_learning import mlp, of
 

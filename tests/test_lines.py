@@ -16,7 +16,7 @@ from icediag.icecube import pipeline as icecube
 from icediag.instruments.work import record_lines
 from icediag.model.network import NetworkConfig
 from icediag.recording import Recording
-from icediag.work_record import LinesRecord, LoopRecord
+from icediag.records.work import LinesRecord, LoopRecord
 from tests.pipelines import deepsets, graphs, images, language, odd, sequences
 
 TINY = NetworkConfig(d_model=8, n_heads=2, n_layers=1)

@@ -19,7 +19,7 @@ from icediag.instruments.work.costs import Cost, cost_of
 from icediag.instruments.work.foresee import limits, next_size
 from icediag.model.network import NetworkConfig
 from icediag.recording import Recording
-from icediag.work_record import OperationRecord, OperationsRecord, WorkRun
+from icediag.records.work import OperationRecord, OperationsRecord, WorkRun
 from tests.pipelines import deepsets, graphs, images, language, odd, sequences
 
 TINY = NetworkConfig(d_model=8, n_heads=2, n_layers=1)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from icediag import Pipeline
 from icediag.instruments.baseline import constant_baseline, pairing_of, target_paths
-from icediag.instruments.gradient_flow import record_gradients
-from icediag.instruments.overfit import record_overfit
-from icediag.instruments.workbench import workbench
-from icediag.overfit_record import Trial
+from icediag.instruments.gradient_flow.run import record_gradients
+from icediag.instruments.overfit.run import record_overfit
+from icediag.instruments.running.workbench import workbench
+from icediag.records.overfit import Trial
 from tests.healthy_learning import HEALTHY, of, table, warm_up
 from tests.pipelines import deepsets, graphs, images, language, odd, sequences
 from tests.test_preserve import generators, snapshot

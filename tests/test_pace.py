@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from icediag.devices import load_device
 from icediag.icecube import pipeline as icecube
-from icediag.instruments import affordable, profiling
-from icediag.instruments.affordable import most_affordable
-from icediag.instruments.containment import TimedOutError
-from icediag.instruments.overview import summary
-from icediag.instruments.pace import lengths, readable, steppable
-from icediag.instruments.profiling import record_profile
-from icediag.instruments.record import record
+from icediag.instruments.profiling import run as profiling
+from icediag.instruments.profiling.overview import summary
+from icediag.instruments.profiling.run import record_profile
+from icediag.instruments.recorder.record import record
+from icediag.instruments.running import affordable
+from icediag.instruments.running.affordable import most_affordable
+from icediag.instruments.running.containment import TimedOutError
+from icediag.instruments.running.pace import lengths, readable, steppable
 from icediag.model.network import NetworkConfig
 from icediag.recording import Recording
 from icediag.reports.profile import render_profile

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
 from icediag import Pipeline
-from icediag.instruments.record import record
+from icediag.instruments.recorder.record import record
 
 ROWS = [torch.full((2,), float(i)) for i in range(8)]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from icediag import Pipeline
-from icediag.instruments.preserve import preserved, unchanged
-from icediag.instruments.record import record
+from icediag.instruments.recorder.record import record
+from icediag.instruments.running.preserve import preserved, unchanged
 from tests.pipelines import deepsets, graphs, images, language, odd, sequences
 
 

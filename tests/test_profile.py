@@ -14,17 +14,17 @@ from rich.text import Text
 
 from icediag.cli import main as command_line
 from icediag.cli.profile import _workers
-from icediag.clock_record import LoaderClock
 from icediag.devices import load_device
 from icediag.errors import IcediagError
 from icediag.finding import Finding
 from icediag.icecube import pipeline as icecube
-from icediag.instruments.overview import summary
-from icediag.instruments.profiling import record_profile
+from icediag.instruments.profiling.overview import summary
+from icediag.instruments.profiling.run import record_profile
 from icediag.model.network import NetworkConfig
 from icediag.place import Location, Unjudged
-from icediag.profile_record import Profile, Projected
 from icediag.recording import Recording
+from icediag.records.clock import LoaderClock
+from icediag.records.profile import Profile, Projected
 from icediag.reports.grid import Group, Row, grid
 from icediag.reports.numbers import amount, bytes_of, duration, milliseconds, percent
 from icediag.reports.profile import render_profile

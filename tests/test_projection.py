@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from icediag.devices import DEVICES, DeviceModel, load_device
 from icediag.errors import IcediagError
 from icediag.icecube import pipeline as icecube
-from icediag.instruments.overview import overview
-from icediag.instruments.projection import Work, _two_clocks, extended, project
+from icediag.instruments.profiling.overview import overview
+from icediag.instruments.profiling.projection import Work, _two_clocks, extended, project
 from icediag.instruments.work import record_operations
 from icediag.model.network import NetworkConfig
 from icediag.place import Location
-from icediag.work_record import (
+from icediag.records.work import (
     LINE_S,
     Growth,
     LinesRecord,

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from icediag import Pipeline, Raw
 from icediag.checks import judge, normalized_relative, normalized_weights
 from icediag.icecube import pipeline
-from icediag.instruments.origins import index_tensors, raw_columns
-from icediag.instruments.provenance import record_origins
-from icediag.instruments.recognise import recognise, round_off
-from icediag.instruments.record import record
-from icediag.provenance_record import Origin, ProvenanceRecord
+from icediag.instruments.provenance.origins import index_tensors, raw_columns
+from icediag.instruments.provenance.recognise import recognise, round_off
+from icediag.instruments.provenance.run import record_origins
+from icediag.instruments.recorder.record import record
 from icediag.recording import Recording
+from icediag.records.provenance import Origin, ProvenanceRecord
 
 EPS = float(np.finfo(np.float32).eps)
 RNG = np.random.default_rng(0)

@@ -7,8 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from icediag.instruments.axes import Axes
-from icediag.instruments.ragged import QUANTILES, Ragged, find_padding, find_ragged
+from icediag.instruments.shapes.axes import Axes
+from icediag.instruments.shapes.ragged import QUANTILES, Ragged, find_padding, find_ragged
 
 LENGTHS = st.one_of(
     st.lists(st.integers(0, 9), min_size=2, max_size=12),

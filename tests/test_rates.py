@@ -2,7 +2,7 @@
 
 import itertools
 
-from icediag.instruments.rates import measure_rates
+from icediag.instruments.bench.rates import measure_rates
 from icediag.reports.bench import render_rates
 
 

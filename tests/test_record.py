@@ -14,7 +14,7 @@ from icediag import Pipeline
 from icediag.checks import judge
 from icediag.errors import IcediagError
 from icediag.icecube import pipeline as icecube
-from icediag.instruments.record import record
+from icediag.instruments.recorder.record import record
 from icediag.model.network import NetworkConfig
 from icediag.model.table import EventTable, TableDataset
 from icediag.recording import Recording, StageRecord, TensorRecord

@@ -12,31 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from icediag.births_record import Birth, BirthInput, BirthsRecord
-from icediag.bounds_record import (
-    BoundingOp,
-    BoundsNote,
-    BoundsRecord,
-    InputRange,
-    OutputBounds,
-    Place,
-    Pole,
-    StageBounds,
-    Witness,
-)
-from icediag.comparison_record import ComparisonRecord
-from icediag.contracts_record import Breach, Contract, ContractsRecord
-from icediag.data_record import DataRecord
-from icediag.effects_record import EffectsRecord
 from icediag.errors import IcediagError
-from icediag.features_record import FeaturesRecord
-from icediag.gradients_record import GradientsRecord
-from icediag.histograms_record import HistogramsRecord
-from icediag.invariances_record import InvariancesRecord
-from icediag.loss_record import LossRecord
-from icediag.overfit_record import OverfitRecord
 from icediag.plain import write_atomically
-from icediag.provenance_record import Origin, OriginRecord, ProvenanceRecord, RawContract
 from icediag.recording import (
     VERSION,
     Facts,
@@ -49,11 +26,34 @@ from icediag.recording import (
     TensorRecord,
     Unjudged,
 )
-from icediag.source_record import SourceRecord
-from icediag.squashing_record import SquashingRecord
-from icediag.training_record import TrainingRecord
-from icediag.weighing_record import WeighingRecord
-from icediag.work_record import (
+from icediag.records.births import Birth, BirthInput, BirthsRecord
+from icediag.records.bounds import (
+    BoundingOp,
+    BoundsNote,
+    BoundsRecord,
+    InputRange,
+    OutputBounds,
+    Place,
+    Pole,
+    StageBounds,
+    Witness,
+)
+from icediag.records.comparison import ComparisonRecord
+from icediag.records.contracts import Breach, Contract, ContractsRecord
+from icediag.records.data import DataRecord
+from icediag.records.effects import EffectsRecord
+from icediag.records.features import FeaturesRecord
+from icediag.records.gradients import GradientsRecord
+from icediag.records.histograms import HistogramsRecord
+from icediag.records.invariances import InvariancesRecord
+from icediag.records.loss import LossRecord
+from icediag.records.overfit import OverfitRecord
+from icediag.records.provenance import Origin, OriginRecord, ProvenanceRecord, RawContract
+from icediag.records.source import SourceRecord
+from icediag.records.squashing import SquashingRecord
+from icediag.records.training import TrainingRecord
+from icediag.records.weighing import WeighingRecord
+from icediag.records.work import (
     Growth,
     LineRecord,
     LinesRecord,

@@ -9,8 +9,8 @@ import pytest
 
 from icediag.cli import main as command_line
 from icediag.errors import IcediagError
-from icediag.overfit_record import OverfitRecord, Trial
 from icediag.recording import Recording
+from icediag.records.overfit import OverfitRecord, Trial
 from icediag.reference import Early, Reference, early, reference, seen_by
 from icediag.reports.learning import early_of
 from tools.reference_curve import points_of

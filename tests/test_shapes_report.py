@@ -13,7 +13,7 @@ from torch import nn
 from icediag.checks import judge
 from icediag.finding import Diagnosis, Finding
 from icediag.icecube import pipeline as icecube
-from icediag.instruments.record import record
+from icediag.instruments.recorder.record import record
 from icediag.model.network import NetworkConfig
 from icediag.recording import Facts, Recording, StageRecord, TensorRecord, Unjudged
 from icediag.reports.numbers import counted, number, share

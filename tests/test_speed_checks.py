@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from icediag import Pipeline
 from icediag.checks import loader_bound, memory_growth, per_item_access, slow_collate
-from icediag.clock_record import ClockRecord, CollateClock, MemoryRecord, StageClock
 from icediag.finding import Finding
 from icediag.icecube import pipeline as icecube
 from icediag.instruments.clock import record_clock
 from icediag.model.network import NetworkConfig
 from icediag.recording import Recording, Unjudged
+from icediag.records.clock import ClockRecord, CollateClock, MemoryRecord, StageClock
 from tests.clock_sample import sample_clock, sample_projection
 from tests.pipelines import odd
 

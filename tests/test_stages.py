@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from icediag.errors import IcediagError
-from icediag.instruments.stages import (
+from icediag.instruments.running.stages import (
     FunctionStage,
     location_of,
     relative_file,

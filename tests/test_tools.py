@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from icediag.checks import CHECKS
-from icediag.versus_record import VersusRecord, VersusRow
+from icediag.records.versus import VersusRecord, VersusRow
 from tools import new_check, readme, versus
 
 

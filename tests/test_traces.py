@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from icediag.errors import IcediagError
-from icediag.instruments.traces import Ranges, record_trace
+from icediag.instruments.profiling.traces import Ranges, record_trace
 from tests import clockwork
 from tests.pipelines import deepsets, odd
 

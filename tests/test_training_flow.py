@@ -26,7 +26,7 @@ from icediag.checks import CHECKS, judge
 from icediag.finding import Finding
 from icediag.instruments.training_flow import record_training_flow
 from icediag.recording import Recording
-from icediag.training_record import TrainingRecord
+from icediag.records.training import TrainingRecord
 
 N = 60
 Step = Callable[[Any, Any, Any], Tensor]

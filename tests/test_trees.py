@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from icediag.instruments.rebuild import rebuilt
-from icediag.instruments.rows import mapped as by_path
-from icediag.instruments.trees import MAX_DEPTH, has_tensor, integers, leaves, mapped, move
+from icediag.instruments.trees.rebuild import rebuilt
+from icediag.instruments.trees.rows import mapped as by_path
+from icediag.instruments.trees.walk import MAX_DEPTH, has_tensor, integers, leaves, mapped, move
 
 CPU = torch.device("cpu")
 META = torch.device("meta")

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from icediag.instruments import uncompiled
+from icediag.instruments.running import uncompiled
 
 #: In a process of its own: here others may have imported the compiler.
 APART = """
 import sys, torch
-from icediag.instruments.containment import contained
+from icediag.instruments.running.containment import contained
 model = torch.nn.Linear(3, 1)
 def train(kind):
     optimizer = kind(model.parameters(), lr=0.1)
@@ -40,7 +40,7 @@ def test_no_optimizer_imports_the_compiler_and_later_all_is_as_before() -> None:
 RECORDED = """
 import sys, torch
 from icediag import Pipeline
-from icediag.instruments.record import record
+from icediag.instruments.recorder.record import record
 record(
     Pipeline(
         name="p",

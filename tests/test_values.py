@@ -15,10 +15,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from icediag.instruments import pieces
-from icediag.instruments.layouts import ragged_axes, sizes_of
-from icediag.instruments.pieces import PIECE
-from icediag.instruments.values import (
+from icediag.instruments.recorder import pieces
+from icediag.instruments.recorder.pieces import PIECE
+from icediag.instruments.recorder.values import (
     SAMPLED,
     Values,
     _facts,
@@ -26,6 +25,7 @@ from icediag.instruments.values import (
     _sample,
     merge,
 )
+from icediag.instruments.trees.layouts import ragged_axes, sizes_of
 from icediag.recording import Facts
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)

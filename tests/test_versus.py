@@ -19,8 +19,8 @@ from icediag.instruments.versus.peers import peer, versions
 from icediag.instruments.versus.step import step_ways
 from icediag.instruments.versus.timing import Timer, Way, expected
 from icediag.model.simulate import default_dataset
+from icediag.records.versus import VersusRecord, VersusRow
 from icediag.reports.versus import render_versus
-from icediag.versus_record import VersusRecord, VersusRow
 
 
 class Hands:

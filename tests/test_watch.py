@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import icediag
 from icediag.cli import main as command_line
-from icediag.instruments.tree_file import load_batch
+from icediag.instruments.trees.file import load_batch
 from icediag.watching import TrainingStoppedError, WatchWarning
 from icediag.watching.keep import BATCH, STATE
 from icediag.watching.log import LINES
@@ -255,7 +255,7 @@ def test_the_batch_is_replayed_by_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from icediag.icecube import pipeline
-    from icediag.instruments.tree_file import save_batch
+    from icediag.instruments.trees.file import save_batch
 
     made = pipeline(n_events=8)
     batch = made.collate([made.dataset[i] for i in range(8)])

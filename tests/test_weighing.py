@@ -11,7 +11,7 @@ from icediag import Pipeline
 from icediag.checks import judge, normalized_weights
 from icediag.instruments.examine import examine
 from icediag.instruments.weighing import record_weighing
-from icediag.weighing_record import WeighedMean
+from icediag.records.weighing import WeighedMean
 
 # B samples, L slots, N rows
 

@@ -25,7 +25,7 @@ from icediag.icecube import pipeline as icecube
 from icediag.instruments.examine import examine
 from icediag.model.network import NetworkConfig
 from icediag.recording import Recording, Unjudged
-from icediag.work_record import OperationsRecord
+from icediag.records.work import OperationsRecord
 
 CHECKS = (
     padding_waste,

@@ -60,7 +60,7 @@ TEST = '''"""{title_}: a run that fires and one that stays silent."""
 from torch import nn
 
 from icediag.checks import {module}
-from icediag.instruments.record import record
+from icediag.instruments.recorder.record import record
 from icediag.recording import Recording, Unjudged
 from tests.pipelines import odd
 

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from icediag.instruments.versus import NAMES, measure_versus
+from icediag.records.versus import VersusRecord, VersusRow
 from icediag.reports.numbers import brief
-from icediag.versus_record import VersusRecord, VersusRow
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN = "<!-- versus: written by `make versus` -->"

@@ -26,15 +26,15 @@ def bench(
     """
     from rich.console import Console
 
-    from icediag.instruments.bench import measure
-    from icediag.instruments.rates import measure_rates
+    from icediag.instruments.bench.rates import measure_rates
+    from icediag.instruments.bench.run import measure
     from icediag.reports.bench import render_bench, render_rates
     from icediag.watching.cost import measure_watch
 
     console = Console()
     with console.status(f"timing {events:,} events, {repeats} times each"):
         rows = measure(events, repeats=repeats, seed=seed)
-        rows.append(measure_watch(repeats=max(3, repeats // 6), seed=seed))
+        rows.append(measure_watch(repeats=max(3, repeats * 2 // 3), seed=seed))
         rates = measure_rates(blocks=max(3, repeats // 2), seed=seed)
     console.file.write(render_bench(rows, width=console.width))
     console.file.write("\n" + render_rates(rates, width=console.width))

@@ -42,7 +42,7 @@ def compare(
 
     from icediag.checks import slower_than_baseline
     from icediag.finding import SEVERITIES, Finding
-    from icediag.instruments import comparison
+    from icediag.instruments.profiling import comparison
     from icediag.matching import match
     from icediag.plain import to_json, write_atomically
     from icediag.recording import Unjudged

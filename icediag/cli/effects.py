@@ -49,7 +49,7 @@ def effects(
     from rich.console import Console
 
     from icediag.checks import CHECKS, judge
-    from icediag.instruments.effects import record_effects
+    from icediag.instruments.effects.run import record_effects
     from icediag.instruments.examine import examine
     from icediag.reports.effects import render_effects
 

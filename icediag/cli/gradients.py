@@ -47,7 +47,7 @@ def gradients(
 
     Exit code 0: nothing found, 1: findings, 2: no gradient could be followed.
     """
-    from icediag.instruments.gradient_flow import EVENTS, MICRO_BATCHES
+    from icediag.instruments.gradient_flow.run import EVENTS, MICRO_BATCHES
     from icediag.plain import write_atomically
     from icediag.reports.figures import gradients_figure
     from icediag.reports.gradients import render_gradients

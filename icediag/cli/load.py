@@ -80,9 +80,9 @@ def user_pipeline(name: str) -> Pipeline:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    from icediag.instruments.containment import quiet
-    from icediag.instruments.kept import Kept
-    from icediag.instruments.reasons import reason_of
+    from icediag.instruments.running.containment import quiet
+    from icediag.instruments.running.kept import Kept
+    from icediag.instruments.running.reasons import reason_of
 
     try:
         with quiet():
@@ -140,7 +140,7 @@ def replay(pipeline: Pipeline, batch: Path) -> Pipeline:
     Raises:
         IcediagError: The file holds no batch, or not one of this pipeline's.
     """
-    from icediag.instruments.tree_file import load_batch
+    from icediag.instruments.trees.file import load_batch
 
     load_batch(batch)
     # Read anew for each run: what is done to one in place does not reach the next.

@@ -59,7 +59,7 @@ def overfit(
     from dataclasses import replace
 
     from icediag.errors import IcediagError
-    from icediag.instruments.overfit import MOST_EVENTS
+    from icediag.instruments.overfit.run import MOST_EVENTS
     from icediag.plain import write_atomically
     from icediag.reference import early, seen_by
     from icediag.reports.figures import overfit_figure

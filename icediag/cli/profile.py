@@ -132,9 +132,9 @@ def profile(
 
     from icediag.checks import CHECKS, judge
     from icediag.devices import load_device
-    from icediag.instruments.overview import summary
-    from icediag.instruments.profiling import REPEATS, record_profile
-    from icediag.instruments.traces import record_trace
+    from icediag.instruments.profiling.overview import summary
+    from icediag.instruments.profiling.run import REPEATS, record_profile
+    from icediag.instruments.profiling.traces import record_trace
     from icediag.matching import match
     from icediag.plain import to_json, write_atomically
     from icediag.recording import Recording

@@ -60,8 +60,8 @@ def shapes(
 
     from icediag.checks import judge
     from icediag.instruments.bounds import record_bounds
-    from icediag.instruments.provenance import record_with_origins
-    from icediag.instruments.record import record
+    from icediag.instruments.provenance.run import record_with_origins
+    from icediag.instruments.recorder.record import record
     from icediag.instruments.weighing import record_weighing
     from icediag.reports.shapes import render_shapes
 

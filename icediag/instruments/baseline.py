@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .modes import seed_all
-from .rows import floating, mapped, rolled
-from .trees import leaves
-from .workbench import Batches, Workbench
+from .running.modes import seed_all
+from .running.workbench import Batches, Workbench
+from .trees.rows import floating, mapped, rolled
+from .trees.walk import leaves
 
 #: Starting points of the search, and steps from each.
 STARTS = 4

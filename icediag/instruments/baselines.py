@@ -9,13 +9,13 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from icediag.baseline_record import BaselineRecord, ErrorRow
 from icediag.model.collate import Batch
 from icediag.model.event import AUXILIARY, SENSOR_ID, TIME, EventDataset
 from icediag.model.linefit import Hits, first_hits, improved_line_fit, line_fit
 from icediag.model.spe_fit import spe_fit
 from icediag.model.training.evaluate import angular_errors
 from icediag.model.truth import EventTruth
+from icediag.records.baseline import BaselineRecord, ErrorRow
 
 F64 = npt.NDArray[np.float64]
 

@@ -13,24 +13,24 @@ from icediag.recording import Recording, Unjudged
 
 from .bounds import record_bounds
 from .clock import record_clock
-from .containment import FORKS, ExitedError, TimedOutError, contained
-from .effects import record_effects
+from .effects.run import record_effects
 from .features import record_features
-from .gradient_flow import record_gradients
+from .gradient_flow.run import record_gradients
 from .histograms import record_histograms
 from .invariances import record_invariances
 from .loss_probe import record_loss
-from .overfit import record_overfit
-from .paths import without_paths
-from .projection import project
-from .provenance import record_with_origins
-from .reasons import raised, reason_of
-from .record import record
+from .overfit.run import record_overfit
+from .profiling.projection import project
+from .provenance.run import record_with_origins
+from .recorder.record import record
+from .running.containment import FORKS, ExitedError, TimedOutError, contained
+from .running.paths import without_paths
+from .running.reasons import raised, reason_of
+from .running.young import young
 from .squashing import record_squashing
 from .training_flow import record_training_flow
 from .weighing import record_weighing
 from .work import record_lines, record_operations
-from .young import young
 
 #: Seconds for steps that are timed; `icediag profile` takes more.
 CLOCK_S = 1.5

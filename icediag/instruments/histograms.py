@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from icediag.histograms_record import Histogram, HistogramsRecord
 from icediag.pipeline import Pipeline
+from icediag.records.histograms import Histogram, HistogramsRecord
 
-from .flow import FEW_COLUMNS, Flow, SeenStage
-from .record import follow
-from .values import EXACT_MEDIAN
+from .recorder.flow import FEW_COLUMNS, Flow, SeenStage
+from .recorder.record import follow
+from .recorder.values import EXACT_MEDIAN
 
 #: Bins of a histogram.
 BINS = 32

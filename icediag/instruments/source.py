@@ -13,9 +13,9 @@ from pathlib import Path
 from icediag.finding import Diagnosis
 from icediag.place import Location
 from icediag.recording import Recording
-from icediag.source_record import Excerpt, SourceRecord, place_key
+from icediag.records.source import Excerpt, SourceRecord, place_key
 
-from .stages import relative_file
+from .running.stages import relative_file
 
 #: Lines before and after the line that is meant.
 BEFORE, AFTER = 3, 6

@@ -12,11 +12,18 @@ import torch
 from torch import Tensor
 
 from icediag.pipeline import Pipeline
-from icediag.squashing_record import Squashed, SquashingRecord, Takes
+from icediag.records.squashing import Squashed, SquashingRecord, Takes
 
 from .bounds.dispatch import name_of
 from .bounds.places import line_of_user
-from .following import SAME_VALUES, FollowingMode, follow_values, key_of, storage_of, writes
+from .recorder.following import (
+    SAME_VALUES,
+    FollowingMode,
+    follow_values,
+    key_of,
+    storage_of,
+    writes,
+)
 
 #: More samples do not tell more.
 MOST_SAMPLES = 8

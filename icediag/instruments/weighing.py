@@ -14,11 +14,18 @@ import torch
 from torch import Tensor
 
 from icediag.pipeline import Pipeline
-from icediag.weighing_record import WeighedMean, WeighingRecord
+from icediag.records.weighing import WeighedMean, WeighingRecord
 
 from .bounds.dispatch import name_of, named_of
 from .bounds.places import line_of_user
-from .following import SAME_VALUES, FollowingMode, follow_values, key_of, storage_of, writes
+from .recorder.following import (
+    SAME_VALUES,
+    FollowingMode,
+    follow_values,
+    key_of,
+    storage_of,
+    writes,
+)
 
 #: More samples do not tell more of how means are taken.
 MOST_SAMPLES = 32

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icediag.instruments.tree_file import save_batch
-from icediag.instruments.trees import leaves
+from icediag.instruments.trees.file import save_batch
+from icediag.instruments.trees.walk import leaves
 
 #: Names of the files in the watch's folder.
 STATE, BATCH = "last_good.pt", "batch.pt"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icediag.instruments.trees import leaves
+from icediag.instruments.trees.walk import leaves
 
 from .rules import Sample
 

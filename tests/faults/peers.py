@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from icediag import Pipeline
-from icediag.instruments.containment import contained
+from icediag.instruments.running.containment import contained
 
 #: Steps that a tool which looks on while training is given: enough for each of its phases.
 STEPS = 3

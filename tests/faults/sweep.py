@@ -19,8 +19,8 @@ from rich.table import Table
 
 from icediag.checks import CHECKS, judge
 from icediag.icecube import pipeline
-from icediag.instruments.gradient_flow import record_gradients
-from icediag.instruments.overfit import record_overfit
+from icediag.instruments.gradient_flow.run import record_gradients
+from icediag.instruments.overfit.run import record_overfit
 from icediag.model.network import NetworkConfig
 from icediag.model.scatter import resolve_backend
 from icediag.recording import Recording

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from icediag.data_record import DataFault
+from icediag.records.data import DataFault
 
 from .table import MetaRows
 from .tally import ANGLE_BINS, FileTally, Tally

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from icediag.data_record import Distribution
+from icediag.records.data import Distribution
 
 from .histograms import FLOAT_ERROR, QUANTILES, Floats, Moments, quantiles_of
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from icediag.data_record import DataFault, Distribution, Drift, Fault, Normalization
 from icediag.model.geometry import LENGTH_SCALE_M
 from icediag.model.normalize import CHARGE_FLOOR, HIGH, LOW, NormalizerConfig
+from icediag.records.data import DataFault, Distribution, Drift, Fault, Normalization
 
 from .histograms import QUANTILES, Counted, Moments, quantiles_of
 from .tally import ANGLE_BINS, COMPARED, FileTally, Tally

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from icediag.data_record import DataFault, FileFacts
 from icediag.errors import IcediagError
 from icediag.model.errors import DataError
+from icediag.records.data import DataFault, FileFacts
 
 from .agree import agree
 from .blocks import PulseBlock, PulseStream

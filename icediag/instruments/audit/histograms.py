@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from icediag.data_record import Distribution
+from icediag.records.data import Distribution
 
 Values = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]

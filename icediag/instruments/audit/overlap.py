@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from icediag.data_record import Overlap
 from icediag.model.layout import chosen_batches, meta_path
+from icediag.records.data import Overlap
 
 from .idset import IdSet
 from .table import MetaReader, MetaRows

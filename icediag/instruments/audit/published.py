@@ -7,7 +7,7 @@ million pulses of batch 1, truth of all events.
 from collections.abc import Callable
 from typing import Final
 
-from icediag.data_record import Comparison, DataRecord, Distribution
+from icediag.records.data import Comparison, DataRecord, Distribution
 
 #: How far from 1 a ratio may be: 15 %, and 30 % where it hangs on a thousandth or a hundredth.
 _NEAR: Final = 0.15

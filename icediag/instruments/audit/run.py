@@ -13,12 +13,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from icediag.data_record import DataFault, DataRecord, FileFacts
 from icediag.model.errors import DataError
 from icediag.model.layout import chosen_batches, geometry_path, meta_path
 from icediag.model.memory import keep_freed_memory
 from icediag.model.tables import read_geometry
 from icediag.place import Unjudged
+from icediag.records.data import DataFault, DataRecord, FileFacts
 
 from .agree import angles
 from .facts import distributions, drifts, multiplicities, normalization

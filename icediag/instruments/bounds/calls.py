@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icediag.bounds_record import BoundKind
+from icediag.records.bounds import BoundKind
 
 from .intervals import Interval, everything, number, rounded, widened
 from .shadow import Shadows

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icediag.bounds_record import OutputBounds, Place, Pole
+from icediag.records.bounds import OutputBounds, Place, Pole
 
 #: A value this close to an end of its range, as a share of it, has next to no slope left.
 END = 1e-3

@@ -7,7 +7,7 @@ from types import FrameType
 
 import torch
 
-from icediag.instruments.stages import relative_file
+from icediag.instruments.running.stages import relative_file
 
 _OURS = str(Path(__file__).resolve().parents[1])
 _TORCH = str(Path(torch.__file__).resolve().parent)

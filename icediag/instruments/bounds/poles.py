@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from icediag.bounds_record import Place, Pole
-from icediag.instruments.operations import OperationMode
+from icediag.instruments.running.operations import OperationMode
+from icediag.records.bounds import Place, Pole
 
 from .dispatch import name_of, named_of
 from .places import line_of_user

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from icediag.bounds_record import BoundingOp, BoundKind, Place
-from icediag.instruments.operations import OperationMode
+from icediag.instruments.running.operations import OperationMode
+from icediag.records.bounds import BoundingOp, BoundKind, Place
 
 from . import (
     rules_activations,

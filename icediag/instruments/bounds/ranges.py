@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icediag.bounds_record import InputRange
-from icediag.instruments.flow import FEW_COLUMNS
+from icediag.instruments.recorder.flow import FEW_COLUMNS
+from icediag.records.bounds import InputRange
 
 from .search import floating_leaves
 from .watch import Limit

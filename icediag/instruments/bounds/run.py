@@ -10,7 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from icediag.bounds_record import (
+from icediag.errors import IcediagError
+from icediag.instruments.recorder.flow import Flow, watched_functions, watched_modules
+from icediag.instruments.running.companions import generators_kept
+from icediag.instruments.running.discover import discover
+from icediag.instruments.running.preserve import preserved, unchanged
+from icediag.instruments.running.reasons import reason_of
+from icediag.instruments.running.samples import read_samples
+from icediag.instruments.running.stages import FunctionStage, resolve
+from icediag.instruments.shapes.naming import Run
+from icediag.instruments.trees.outputs import output_columns, target_column
+from icediag.instruments.trees.walk import leaves, move
+from icediag.pipeline import Domain, Pipeline
+from icediag.records.bounds import (
     BoundingOp,
     BoundsNote,
     BoundsRecord,
@@ -20,18 +32,6 @@ from icediag.bounds_record import (
     Pole,
     Witness,
 )
-from icediag.errors import IcediagError
-from icediag.instruments.companions import generators_kept
-from icediag.instruments.discover import discover
-from icediag.instruments.flow import Flow, watched_functions, watched_modules
-from icediag.instruments.naming import Run
-from icediag.instruments.outputs import output_columns, target_column
-from icediag.instruments.preserve import preserved, unchanged
-from icediag.instruments.reasons import reason_of
-from icediag.instruments.samples import read_samples
-from icediag.instruments.stages import FunctionStage, resolve
-from icediag.instruments.trees import leaves, move
-from icediag.pipeline import Domain, Pipeline
 
 from .facts import counted, merged, with_facts
 from .poles import PoleWatch, confirmed

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icediag.bounds_record import Witness
-from icediag.instruments.preserve import unchanged
-from icediag.instruments.trees import held
+from icediag.instruments.running.preserve import unchanged
+from icediag.instruments.trees.walk import held
 from icediag.pipeline import Domain
+from icediag.records.bounds import Witness
 
 #: Gradient steps of a search; each is larger than the one before.
 STEPS = 8

@@ -9,10 +9,10 @@ import annotated_types
 import torch
 from torch import Tensor, nn
 
-from icediag.bounds_record import StageBounds
-from icediag.instruments.flow import Flow, SeenStage
+from icediag.instruments.recorder.flow import Flow, SeenStage
 from icediag.pipeline import Pipeline
 from icediag.recording import Location, Role
+from icediag.records.bounds import StageBounds
 
 from .propagate import Propagation
 

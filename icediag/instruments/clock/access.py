@@ -13,10 +13,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from icediag.clock_record import AccessRecord
-from icediag.instruments.discover import belongs, user_packages
-from icediag.instruments.stages import location_of
-from icediag.instruments.trees import leaves
+from icediag.instruments.running.discover import belongs, user_packages
+from icediag.instruments.running.stages import location_of
+from icediag.instruments.trees.walk import leaves
+from icediag.records.clock import AccessRecord
 
 from .step import Stepper, by_index
 

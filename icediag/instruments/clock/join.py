@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icediag.clock_record import CollateClock
-from icediag.instruments.stages import location_of
-from icediag.instruments.trees import leaves
+from icediag.instruments.running.stages import location_of
+from icediag.instruments.trees.walk import leaves
+from icediag.records.clock import CollateClock
 
 from .step import Stepper
 

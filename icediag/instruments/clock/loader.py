@@ -6,11 +6,11 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from icediag.clock_record import LoaderClock
-from icediag.instruments.containment import time_limit
-from icediag.instruments.random_state import kept
-from icediag.instruments.reasons import reason_of
-from icediag.instruments.trees import move
+from icediag.instruments.running.containment import time_limit
+from icediag.instruments.running.random_state import kept
+from icediag.instruments.running.reasons import reason_of
+from icediag.instruments.trees.walk import move
+from icediag.records.clock import LoaderClock
 
 from .step import Stepper
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.profiler import profile, record_function
 
-from icediag.clock_record import GrowingPlace, MemoryRecord, StageMemory
-from icediag.instruments.stages import location_of
-from icediag.instruments.young import young
+from icediag.instruments.running.stages import location_of
+from icediag.instruments.running.young import young
+from icediag.records.clock import GrowingPlace, MemoryRecord, StageMemory
 
 from .spans import HostTimer, Path, Spans
 from .step import Stepper

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from icediag.clock_record import ClockRecord
-from icediag.instruments.affordable import Clock, most_affordable
-from icediag.instruments.companions import companions_kept
-from icediag.instruments.flow import Flow
-from icediag.instruments.naming import Run
-from icediag.instruments.preserve import unchanged
-from icediag.instruments.reasons import reason_of
-from icediag.instruments.record import prepared
+from icediag.instruments.recorder.flow import Flow
+from icediag.instruments.recorder.record import prepared
+from icediag.instruments.running.affordable import Clock, most_affordable
+from icediag.instruments.running.companions import companions_kept
+from icediag.instruments.running.preserve import unchanged
+from icediag.instruments.running.reasons import reason_of
+from icediag.instruments.shapes.naming import Run
 from icediag.pipeline import Pipeline
+from icediag.records.clock import ClockRecord
 
 from .access import measure_access
 from .join import measure_collate

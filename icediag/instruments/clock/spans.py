@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from icediag.clock_record import StageClock, StageKind
-from icediag.instruments.stages import FunctionStage, location_of, wrapped
+from icediag.instruments.running.stages import FunctionStage, location_of, wrapped
 from icediag.place import Location
+from icediag.records.clock import StageClock, StageKind
 
 Path = tuple[str, ...]
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from icediag.errors import IcediagError
-from icediag.instruments.kept import read_once
-from icediag.instruments.preserve import is_lazy
-from icediag.instruments.stages import FunctionStage, resolve
-from icediag.instruments.trees import move
+from icediag.instruments.running.kept import read_once
+from icediag.instruments.running.preserve import is_lazy
+from icediag.instruments.running.stages import FunctionStage, resolve
+from icediag.instruments.trees.walk import move
 from icediag.pipeline import Pipeline
 
 from .spans import Spans, marked

@@ -11,14 +11,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from icediag.features_record import ColumnFacts, FeatureColumn, FeatureTable
-from icediag.instruments.origins import MOST_COLUMNS, index_tensors
-from icediag.instruments.raw_column import Column
-from icediag.instruments.recognise import recognise
-from icediag.instruments.slots import Slots
-from icediag.instruments.trees import tables
+from icediag.instruments.provenance.origins import MOST_COLUMNS, index_tensors
+from icediag.instruments.provenance.raw_column import Column
+from icediag.instruments.provenance.recognise import recognise
+from icediag.instruments.shapes.slots import Slots
+from icediag.instruments.trees.walk import tables
 from icediag.pipeline import Pipeline
-from icediag.provenance_record import Origin
+from icediag.records.features import ColumnFacts, FeatureColumn, FeatureTable
+from icediag.records.provenance import Origin
 
 from .trace import Met, Used
 

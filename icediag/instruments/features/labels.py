@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from icediag.instruments.preserve import is_lazy
+from icediag.instruments.running.preserve import is_lazy
 
 #: Labels of storages that are gone are dropped each time this many new ones were made.
 SWEEP = 256

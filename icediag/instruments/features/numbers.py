@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icediag.features_record import Overflow, Rounding
+from icediag.records.features import Overflow, Rounding
 
 from .labels import Line
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icediag.features_record import PaddedStatistic
 from icediag.instruments.bounds.dispatch import name_of, tensors_of
-from icediag.instruments.operations import OperationMode
-from icediag.instruments.slots import Slots, padded_leaves
+from icediag.instruments.running.operations import OperationMode
+from icediag.instruments.shapes.slots import Slots, padded_leaves
+from icediag.records.features import PaddedStatistic
 
 from .labels import Line
 

@@ -8,7 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from icediag.errors import IcediagError
-from icediag.features_record import (
+from icediag.instruments.bounds.places import line_of_user
+from icediag.instruments.recorder.flow import Flow, SeenStage, watched_modules
+from icediag.instruments.recorder.record import follow
+from icediag.instruments.running.companions import generators_kept
+from icediag.instruments.running.modes import eager, seed_all, train_mode
+from icediag.instruments.running.preserve import preserved, unchanged
+from icediag.instruments.running.reasons import reason_of
+from icediag.instruments.running.samples import read_samples
+from icediag.instruments.shapes.naming import Run
+from icediag.instruments.shapes.slots import Slots
+from icediag.instruments.trees.walk import move
+from icediag.pipeline import Pipeline
+from icediag.records.features import (
     FeaturesNote,
     FeaturesRecord,
     LooseState,
@@ -17,18 +29,6 @@ from icediag.features_record import (
     RepeatedLog,
     RunningFacts,
 )
-from icediag.instruments.bounds.places import line_of_user
-from icediag.instruments.companions import generators_kept
-from icediag.instruments.flow import Flow, SeenStage, watched_modules
-from icediag.instruments.modes import eager, seed_all, train_mode
-from icediag.instruments.naming import Run
-from icediag.instruments.preserve import preserved, unchanged
-from icediag.instruments.reasons import reason_of
-from icediag.instruments.record import follow
-from icediag.instruments.samples import read_samples
-from icediag.instruments.slots import Slots
-from icediag.instruments.trees import move
-from icediag.pipeline import Pipeline
 
 from .columns import Names, Source, facts_of, table_of
 from .labels import Line, Twice

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from icediag.features_record import LooseState
 from icediag.instruments.bounds.dispatch import custom, name_of, tensors_of
 from icediag.instruments.bounds.places import line_of_user
-from icediag.instruments.operations import OperationMode
-from icediag.instruments.preserve import is_lazy, preserved
-from icediag.instruments.trees import held, mapped
+from icediag.instruments.running.operations import OperationMode
+from icediag.instruments.running.preserve import is_lazy, preserved
+from icediag.instruments.trees.walk import held, mapped
+from icediag.records.features import LooseState
 
 from .trace import Seen
 

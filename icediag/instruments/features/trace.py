@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icediag.features_record import Consumer
 from icediag.instruments.bounds.dispatch import name_of, tensors_of
 from icediag.instruments.bounds.places import line_of_user
-from icediag.instruments.operations import MADE, OperationMode
-from icediag.instruments.trees import held, leaves
+from icediag.instruments.running.operations import MADE, OperationMode
+from icediag.instruments.trees.walk import held, leaves
+from icediag.records.features import Consumer
 
 from .labels import NOTHING, Label, Labels, Line, Twice, followed, key_of
 from .numbers import Numbers

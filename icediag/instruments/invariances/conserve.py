@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from icediag.instruments.lab import Lab, difference
-from icediag.instruments.trees import leaves
-from icediag.invariances_record import Conservation
+from icediag.instruments.running.lab import Lab, difference
+from icediag.instruments.trees.walk import leaves
+from icediag.records.invariances import Conservation
 
 from .samples import Ragged, size_of
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from icediag.instruments.lab import call, outputs_of, scale_of
-from icediag.invariances_record import Trial
+from icediag.instruments.running.lab import call, outputs_of, scale_of
+from icediag.records.invariances import Trial
 
 from .samples import Ragged, indexed, with_rows
 from .trials import Setting, cached, part

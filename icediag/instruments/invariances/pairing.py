@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from icediag.instruments.lab import call
-from icediag.instruments.reads import Reads
-from icediag.instruments.trees import leaves
-from icediag.invariances_record import Pairing
+from icediag.instruments.running.lab import call
+from icediag.instruments.trees.reads import Reads
+from icediag.instruments.trees.walk import leaves
+from icediag.records.invariances import Pairing
 
 from .rows import Rows, apart, find_rows
 from .trials import Setting, owners

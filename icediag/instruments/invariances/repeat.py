@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icediag.instruments.discover import belongs, user_packages
-from icediag.instruments.lab import (
+from icediag.instruments.running.discover import belongs, user_packages
+from icediag.instruments.running.lab import (
     Lab,
     call,
     difference,
@@ -17,13 +17,13 @@ from icediag.instruments.lab import (
     slopes_of,
     weights_of,
 )
-from icediag.instruments.modes import seed_all, train_mode
-from icediag.instruments.operations import OperationMode
-from icediag.instruments.rebuild import rebuilt
-from icediag.instruments.stages import relative_file
-from icediag.invariances_record import RandomEvaluation, RepeatedTraining
+from icediag.instruments.running.modes import seed_all, train_mode
+from icediag.instruments.running.operations import OperationMode
+from icediag.instruments.running.stages import relative_file
+from icediag.instruments.trees.rebuild import rebuilt
 from icediag.pipeline import Pipeline
 from icediag.recording import Location
+from icediag.records.invariances import RandomEvaluation, RepeatedTraining
 
 
 def own_line(pipeline: Pipeline) -> Location | None:

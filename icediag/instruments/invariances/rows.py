@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from icediag.instruments.lab import difference
+from icediag.instruments.running.lab import difference
 
 Tensors = Mapping[str, Tensor]
 

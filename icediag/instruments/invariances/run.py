@@ -4,17 +4,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from icediag.instruments.flow import Flow
-from icediag.instruments.lab import Lab, attempt, difference
-from icediag.instruments.layouts import stored_values
-from icediag.instruments.naming import Run
-from icediag.instruments.reasons import reason_of
-from icediag.instruments.record import prepared
-from icediag.instruments.stages import FunctionStage
-from icediag.instruments.trees import leaves
-from icediag.invariances_record import InvariancesRecord, Pairing, Trial
+from icediag.instruments.recorder.flow import Flow
+from icediag.instruments.recorder.record import prepared
+from icediag.instruments.running.lab import Lab, attempt, difference
+from icediag.instruments.running.reasons import reason_of
+from icediag.instruments.running.stages import FunctionStage
+from icediag.instruments.shapes.naming import Run
+from icediag.instruments.trees.layouts import stored_values
+from icediag.instruments.trees.walk import leaves
 from icediag.pipeline import Pipeline
 from icediag.recording import Unjudged
+from icediag.records.invariances import InvariancesRecord, Pairing, Trial
 
 from .conserve import conserved_events, conserved_rows
 from .facts import order_of_rows, shift_of_time

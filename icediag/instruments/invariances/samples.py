@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icediag.instruments.rebuild import rebuilt
-from icediag.instruments.trees import integers, leaves
+from icediag.instruments.trees.rebuild import rebuilt
+from icediag.instruments.trees.walk import integers, leaves
 
 #: Events that take part in the trials: every trial is a run or more of as many.
 PROBES = 8

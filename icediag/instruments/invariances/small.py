@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icediag.instruments.lab import call, outputs_of, slopes_of, weights_of
-from icediag.instruments.reasons import reason_of
-from icediag.instruments.trees import leaves
-from icediag.invariances_record import SmallCase
+from icediag.instruments.running.lab import call, outputs_of, slopes_of, weights_of
+from icediag.instruments.running.reasons import reason_of
+from icediag.instruments.trees.walk import leaves
 from icediag.recording import Location
+from icediag.records.invariances import SmallCase
 
 from .samples import Ragged, indexed, with_rows
 from .trials import Setting

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icediag.instruments.discover import belongs, user_packages
-from icediag.instruments.flow import Flow, SeenStage, watched_functions, watched_modules
-from icediag.instruments.lab import ULPS, Lab, call, difference, scale_of
-from icediag.instruments.stages import FunctionStage, location_of
-from icediag.instruments.trees import leaves
+from icediag.instruments.recorder.flow import Flow, SeenStage, watched_functions, watched_modules
+from icediag.instruments.running.discover import belongs, user_packages
+from icediag.instruments.running.lab import ULPS, Lab, call, difference, scale_of
+from icediag.instruments.running.stages import FunctionStage, location_of
+from icediag.instruments.trees.walk import leaves
 from icediag.pipeline import Pipeline
 from icediag.recording import Location
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icediag.instruments.lab import Lab, Outputs, call, comparable, outputs_of, scale_of
-from icediag.instruments.rebuild import rebuilt
-from icediag.invariances_record import Change, Trial
+from icediag.instruments.running.lab import Lab, Outputs, call, comparable, outputs_of, scale_of
+from icediag.instruments.trees.rebuild import rebuilt
+from icediag.records.invariances import Change, Trial
 
 from .rows import Rows, apart, find_rows
 from .samples import mutated

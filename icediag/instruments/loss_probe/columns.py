@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from icediag.instruments.outputs import TARGETS
-from icediag.loss_record import IdleColumn, Targets
+from icediag.instruments.trees.outputs import TARGETS
+from icediag.records.loss import IdleColumn, Targets
 
 from .probe import Probe, Values, with_targets
 from .spaces import Space, column_of, width_of

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icediag.instruments.outputs import numbers_of
-from icediag.instruments.rebuild import rebuilt
-from icediag.instruments.trees import leaves
-from icediag.loss_record import MetricSeen, Targets
+from icediag.instruments.trees.outputs import numbers_of
+from icediag.instruments.trees.rebuild import rebuilt
+from icediag.instruments.trees.walk import leaves
+from icediag.records.loss import MetricSeen, Targets
 
 from .probe import Probe, Values, with_targets
 from .targets import plain

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from icediag.births_record import Birth
-from icediag.loss_record import Point, Targets, Where
+from icediag.records.births import Birth
+from icediag.records.loss import Point, Targets, Where
 
 from .probe import Probe, Values
 from .spaces import Space, width_of

@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icediag.births_record import Birth
-from icediag.instruments.births import BirthWatch
-from icediag.instruments.flow import Flow
-from icediag.instruments.lab import difference
-from icediag.instruments.modes import seed_all
-from icediag.instruments.operations import OperationMode
-from icediag.instruments.rebuild import rebuilt
-from icediag.instruments.trees import MAX_DEPTH, children, leaves
+from icediag.instruments.recorder.births import BirthWatch
+from icediag.instruments.recorder.flow import Flow
+from icediag.instruments.running.lab import difference
+from icediag.instruments.running.modes import seed_all
+from icediag.instruments.running.operations import OperationMode
+from icediag.instruments.trees.rebuild import rebuilt
+from icediag.instruments.trees.walk import MAX_DEPTH, children, leaves
 from icediag.instruments.work.own import Own
 from icediag.pipeline import Pipeline
+from icediag.records.births import Birth
 
 #: path -> values of each tensor of the predictions that the loss is differentiable by.
 Values = dict[str, Tensor]

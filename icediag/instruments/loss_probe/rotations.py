@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from icediag.loss_record import Rotation, Targets
+from icediag.records.loss import Rotation, Targets
 
 from .probe import Probe, Values, with_targets
 from .spaces import Space, column_of, width_of

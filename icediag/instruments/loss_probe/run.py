@@ -8,18 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icediag.instruments.companions import companions_kept
-from icediag.instruments.flow import Flow
-from icediag.instruments.lab import call, weights_of
-from icediag.instruments.naming import Run
-from icediag.instruments.preserve import preserved, unchanged
-from icediag.instruments.reads import Reads
-from icediag.instruments.reasons import reason_of
-from icediag.instruments.rebuild import rebuilt
-from icediag.instruments.record import prepared
-from icediag.instruments.stages import location_of
-from icediag.instruments.trees import leaves, move
-from icediag.loss_record import (
+from icediag.instruments.recorder.flow import Flow
+from icediag.instruments.recorder.record import prepared
+from icediag.instruments.running.companions import companions_kept
+from icediag.instruments.running.lab import call, weights_of
+from icediag.instruments.running.preserve import preserved, unchanged
+from icediag.instruments.running.reasons import reason_of
+from icediag.instruments.running.stages import location_of
+from icediag.instruments.shapes.naming import Run
+from icediag.instruments.trees.reads import Reads
+from icediag.instruments.trees.rebuild import rebuilt
+from icediag.instruments.trees.walk import leaves, move
+from icediag.pipeline import Pipeline
+from icediag.recording import Unjudged
+from icediag.records.loss import (
     IdleColumn,
     LossRecord,
     MetricSeen,
@@ -30,8 +32,6 @@ from icediag.loss_record import (
     Targets,
     Where,
 )
-from icediag.pipeline import Pipeline
-from icediag.recording import Unjudged
 
 from .columns import idle_columns
 from .metrics import look_at_metrics

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from icediag.instruments.outputs import output_columns
+from icediag.instruments.trees.outputs import output_columns
 from icediag.pipeline import Domain, Pipeline
 
 from .probe import Probe

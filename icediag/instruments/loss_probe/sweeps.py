@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from icediag.loss_record import Seam, Sweep
 from icediag.pipeline import Domain
+from icediag.records.loss import Seam, Sweep
 
 from .points import away, first_birth
 from .probe import Probe, Values

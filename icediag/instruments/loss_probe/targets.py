@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icediag.instruments.outputs import TARGETS
-from icediag.instruments.trees import leaves
-from icediag.loss_record import Rows, Targets
+from icediag.instruments.trees.outputs import TARGETS
+from icediag.instruments.trees.walk import leaves
+from icediag.records.loss import Rows, Targets
 
 from .probe import Probe, Values, with_targets
 

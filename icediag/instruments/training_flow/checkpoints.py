@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icediag.instruments.companions import kept_optimizer
-from icediag.instruments.workbench import Workbench
-from icediag.training_record import Checkpoint
+from icediag.instruments.running.companions import kept_optimizer
+from icediag.instruments.running.workbench import Workbench
+from icediag.records.training import Checkpoint
 
 #: Steps before the checkpoint, and after it: even numbers, since some sum gradients over two.
 BEFORE, AFTER = 2, 2

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, Subset
 
-from icediag.instruments.kept import read_once
-from icediag.instruments.trees import leaves
-from icediag.training_record import Drift, Overlap, Rereading
+from icediag.instruments.running.kept import read_once
+from icediag.instruments.trees.walk import leaves
+from icediag.records.training import Drift, Overlap, Rereading
 
 #: Data sets up to this size are compared as a whole.
 WHOLE = 2048

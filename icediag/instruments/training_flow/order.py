@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from icediag.instruments.random_state import kept
-from icediag.instruments.trees import leaves
-from icediag.training_record import Order
+from icediag.instruments.running.random_state import kept
+from icediag.instruments.trees.walk import leaves
+from icediag.records.training import Order
 
 from .content import key_of, one_shot
 

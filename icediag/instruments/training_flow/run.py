@@ -8,18 +8,18 @@ from typing import Any
 
 import torch
 
-from icediag.instruments.companions import generators_kept
-from icediag.instruments.flow import Flow
-from icediag.instruments.naming import Run
-from icediag.instruments.preserve import preserved, unchanged
-from icediag.instruments.reasons import reason_of
-from icediag.instruments.record import prepared
-from icediag.instruments.stages import location_of
-from icediag.instruments.trees import leaves, move
-from icediag.instruments.workbench import has_weights, workbench
+from icediag.instruments.recorder.flow import Flow
+from icediag.instruments.recorder.record import prepared
+from icediag.instruments.running.companions import generators_kept
+from icediag.instruments.running.preserve import preserved, unchanged
+from icediag.instruments.running.reasons import reason_of
+from icediag.instruments.running.stages import location_of
+from icediag.instruments.running.workbench import has_weights, workbench
+from icediag.instruments.shapes.naming import Run
+from icediag.instruments.trees.walk import leaves, move
 from icediag.pipeline import Pipeline
 from icediag.recording import Unjudged
-from icediag.training_record import TrainingRecord
+from icediag.records.training import TrainingRecord
 
 from .checkpoints import look_at_checkpoint
 from .content import Reader, by_index, drift, one_shot, overlap, reread, sized

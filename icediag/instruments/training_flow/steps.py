@@ -14,11 +14,11 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from icediag.instruments.lab import weights_of
-from icediag.instruments.modes import train_mode
-from icediag.instruments.preserve import preserved
+from icediag.instruments.running.lab import weights_of
+from icediag.instruments.running.modes import train_mode
+from icediag.instruments.running.preserve import preserved
 from icediag.pipeline import Pipeline
-from icediag.training_record import Event, Schedule, Step
+from icediag.records.training import Event, Schedule, Step
 
 #: Calls of the step that are watched: a schedule and accumulation show in a few.
 CALLS = 4

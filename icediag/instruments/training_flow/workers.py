@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch.utils.data import _utils as parts
 
-from icediag.instruments.random_state import generators, kept, put_state, state_of
-from icediag.instruments.stages import location_of
-from icediag.instruments.trees import leaves
-from icediag.training_record import Workers
+from icediag.instruments.running.random_state import generators, kept, put_state, state_of
+from icediag.instruments.running.stages import location_of
+from icediag.instruments.trees.walk import leaves
+from icediag.records.training import Workers
 
 from .content import key_of, sized, spread
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from icediag.model.simulate import default_dataset
-from icediag.versus_record import VersusRecord, VersusRow
+from icediag.records.versus import VersusRecord, VersusRow
 
 from .loading import loading_ways
 from .parts import Setting, attention_ways, collate_ways, packing_ways, pooling_ways, setting_of

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from icediag.versus_record import VersusRow
+from icediag.records.versus import VersusRow
 
 Clock = Callable[[], float]
 

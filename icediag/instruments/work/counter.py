@@ -18,9 +18,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from icediag.instruments.bounds.dispatch import name_of, tensors_of
-from icediag.instruments.flow import Flow
-from icediag.instruments.operations import OperationMode
-from icediag.work_record import Phase
+from icediag.instruments.recorder.flow import Flow
+from icediag.instruments.running.operations import OperationMode
+from icediag.records.work import Phase
 
 from .costs import Cost, bytes_of, cost_of
 from .own import Line, Own

@@ -7,7 +7,7 @@ axis that only resembles it leaves one.
 from collections.abc import Iterator
 from fractions import Fraction
 
-from icediag.work_record import Growth
+from icediag.records.work import Growth
 
 #: A count that meets no axis exactly is taken to follow one if all runs are within this share.
 NEAR = 0.05

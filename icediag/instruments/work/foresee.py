@@ -6,8 +6,8 @@ Counts alone decide, so that every run and every machine counts the same batches
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from icediag.instruments.projection import Work, extended
-from icediag.work_record import OperationsRecord
+from icediag.instruments.profiling.projection import Work, extended
+from icediag.records.work import OperationsRecord
 
 #: A step whose growth is not known is counted at so many times the samples before that of all is.
 FURTHER = 4

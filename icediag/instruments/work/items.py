@@ -7,10 +7,10 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from icediag.instruments.kept import read_once
-from icediag.instruments.modes import seed_all
-from icediag.instruments.preserve import preserved
-from icediag.instruments.reasons import reason_of
+from icediag.instruments.running.kept import read_once
+from icediag.instruments.running.modes import seed_all
+from icediag.instruments.running.preserve import preserved
+from icediag.instruments.running.reasons import reason_of
 from icediag.place import Unjudged
 
 from .series import Series

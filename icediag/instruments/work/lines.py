@@ -5,10 +5,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from types import CodeType
 
-from icediag.instruments.flow import Flow
+from icediag.instruments.recorder.flow import Flow
 from icediag.pipeline import Pipeline
 from icediag.place import Location
-from icediag.work_record import (
+from icediag.records.work import (
     PHASES,
     LineRecord,
     LinesRecord,

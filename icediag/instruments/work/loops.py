@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import CodeType
 
 from icediag.place import Location
-from icediag.work_record import LoopKind, LoopRecord, Phase, Span
+from icediag.records.work import LoopKind, LoopRecord, Phase, Span
 
 from .fit import Laws
 from .syntax import Function, Loop, Source, read_source

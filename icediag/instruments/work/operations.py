@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from icediag.pipeline import Pipeline
 from icediag.place import Unjudged
-from icediag.work_record import OperationRecord, OperationsRecord, Repeated, WorkRun
+from icediag.records.work import OperationRecord, OperationsRecord, Repeated, WorkRun
 
 from .counter import Counter, Key
 from .fit import Laws

@@ -8,8 +8,8 @@ from types import CodeType, FrameType
 
 import torch
 
-from icediag.instruments.discover import belongs, user_packages
-from icediag.instruments.stages import relative_file
+from icediag.instruments.running.discover import belongs, user_packages
+from icediag.instruments.running.stages import relative_file
 from icediag.pipeline import Pipeline
 from icediag.place import Location
 

@@ -6,7 +6,7 @@ alone would not see it.
 
 from collections.abc import Iterable
 
-from icediag.work_record import LinesRecord, Phase, PythonRecord, WorkRun, at_axes
+from icediag.records.work import LinesRecord, Phase, PythonRecord, WorkRun, at_axes
 
 from .fit import Laws
 from .tracer import Counts

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from icediag.instruments.bounds.dispatch import name_of, tensors_of
-from icediag.work_record import Phase, Repeated
+from icediag.records.work import Phase, Repeated
 
 from .costs import FREE, Cost, bytes_of
 from .own import Line, location

@@ -4,7 +4,7 @@ import bisect
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from icediag.instruments.naming import Run
+from icediag.instruments.shapes.naming import Run
 from icediag.place import Unjudged
 
 from .sizes import axes_of_all, choices, spread_over, twins, weight_of

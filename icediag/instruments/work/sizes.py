@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icediag.instruments.axes import Axes
-from icediag.instruments.naming import Run, name_axes
-from icediag.instruments.ragged import find_ragged
-from icediag.instruments.trees import held, integers, leaves
+from icediag.instruments.shapes.axes import Axes
+from icediag.instruments.shapes.naming import Run, name_axes
+from icediag.instruments.shapes.ragged import find_ragged
+from icediag.instruments.trees.walk import held, integers, leaves
 from icediag.recording import singular
 
 #: Samples of the largest of the small batches.

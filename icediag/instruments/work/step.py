@@ -10,19 +10,19 @@ from torch import Tensor, nn
 from torch.optim import optimizer as optimizers
 
 from icediag.errors import IcediagError
-from icediag.instruments.companions import companions_kept, generators_kept
-from icediag.instruments.discover import discover
-from icediag.instruments.flow import Flow, SeenStage, watched_functions, watched_modules
-from icediag.instruments.modes import eager, seed_all, train_mode
-from icediag.instruments.naming import Run
-from icediag.instruments.preserve import preserved, unchanged
-from icediag.instruments.reasons import reason_of
-from icediag.instruments.samples import read_samples
-from icediag.instruments.stages import FunctionStage, resolve
-from icediag.instruments.trees import move
+from icediag.instruments.recorder.flow import Flow, SeenStage, watched_functions, watched_modules
+from icediag.instruments.running.companions import companions_kept, generators_kept
+from icediag.instruments.running.discover import discover
+from icediag.instruments.running.modes import eager, seed_all, train_mode
+from icediag.instruments.running.preserve import preserved, unchanged
+from icediag.instruments.running.reasons import reason_of
+from icediag.instruments.running.samples import read_samples
+from icediag.instruments.running.stages import FunctionStage, resolve
+from icediag.instruments.shapes.naming import Run
+from icediag.instruments.trees.walk import move
 from icediag.pipeline import Pipeline
 from icediag.recording import Role, Unjudged
-from icediag.work_record import Phase
+from icediag.records.work import Phase
 
 
 class LightFlow(Flow):

@@ -4,7 +4,7 @@ import ast
 import linecache
 from dataclasses import dataclass, field
 
-from icediag.work_record import LoopKind
+from icediag.records.work import LoopKind
 
 
 @dataclass(eq=False)

@@ -1,0 +1,1 @@
+"""The bench: parts of the built-in training step beside their yardsticks."""

@@ -1,0 +1,1 @@
+"""Contracts: what signatures and the pipeline declare, held against what arrives."""

@@ -1,0 +1,1 @@
+"""The profile of a step: counted, timed, projected, and compared with another."""

@@ -1,0 +1,1 @@
+"""Provenance: which raw column reached which stage, and by what map."""

@@ -1,0 +1,1 @@
+"""Trees of tensors: walked, rebuilt, moved by rows, written to files."""

@@ -1,0 +1,1 @@
+"""Records: what instruments have seen, one kind a file. Facts only, serializable."""
