@@ -23,7 +23,7 @@ import math
 
 from icediag.finding import Finding
 from icediag.recording import Location, Recording, Unjudged
-from icediag.records.gradients import GradientsRecord, ParameterFlow
+from icediag.records.gradients import GradientsRecord, ParameterFlow, StageSignal
 
 from .vanishing_gradient import longest_fall, weights_of
 
@@ -77,6 +77,23 @@ def leaps_of(record: GradientsRecord) -> list[tuple[ParameterFlow, ParameterFlow
     return found
 
 
+def innermost(record: GradientsRecord) -> list[StageSignal]:
+    """Stages that hold no others: what one gives that holds others comes after what they give.
+
+    Example: a model with weights of its own, such as a token that stands for the whole event,
+    begins before its layers, and its output is the last of all.
+    """
+    return [
+        stage
+        for stage in record.stages
+        if not any(
+            other.stage != stage.stage
+            and (stage.stage == "model" or other.stage.startswith(f"{stage.stage}."))
+            for other in record.stages
+        )
+    ]
+
+
 def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     """Say by how much it grows."""
     record = recording.gradients
@@ -85,7 +102,9 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     if record.reason is not None:
         return ()
     weights = weights_of(record)
-    layers = [s for s in record.stages if s.weights and s.gradient and math.isfinite(s.gradient)]
+    layers = [
+        s for s in innermost(record) if s.weights and s.gradient and math.isfinite(s.gradient)
+    ]
     rows = {
         "weights": [(p.stage, (p.gradient or 1.0) / math.sqrt(p.values)) for p in weights],
         "outputs": [(s.stage, s.gradient or 1.0) for s in layers],
@@ -109,7 +128,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
             stage=ends[0],
             message=(
                 f"From {ends[1]} back to {ends[0]} the gradient of the {of} grows by a factor of "
-                f"1e{decades:.1f} over {last - first + 1} layers."
+                f"{10**decades:.1e} over {last - first + 1} layers."
             ),
             evidence={"decades": decades, "layers": last - first + 1, "of": of, "last": ends[1]},
             remedy="Add normalisation between the layers, or draw the weights smaller.",

@@ -10,7 +10,8 @@ Why it hurts:
 A bad run:
     DataLoader without shuffle=True; a permutation drawn once, when the sampler was made.
 What to do:
-    shuffle=True, or a sampler that draws its order anew in `__iter__`.
+    shuffle=True, or a sampler that draws its order anew in `__iter__`. An iterable data set has to
+    do so itself.
 Limits:
     Of iterable data sets only the first two dozen batches are compared. A single batch an epoch has
     no order.
@@ -43,6 +44,13 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
         what = f"all {order.taken:,} samples come in the order of the data set"
     else:
         what = f"all {order.taken:,} samples come in one order: they were shuffled once"
+    # Torch's loader takes no shuffle=True for a data set without indices.
+    remedy = (
+        "Draw a new order where the samples come from, in each epoch: of files, and within a "
+        "buffer of a stream; shuffle=True is for data sets that are read by index."
+        if order.kind == "content"
+        else "shuffle=True, or a sampler that draws a new order in each epoch."
+    )
     return (
         Finding(
             code=CODE,
@@ -57,6 +65,6 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
                 "samples": order.taken,
                 "ascending": order.ascending,
             },
-            remedy="shuffle=True, or a sampler that draws a new order in each epoch.",
+            remedy=remedy,
         ),
     )

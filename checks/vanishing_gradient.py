@@ -33,13 +33,19 @@ DECADES = 5.0
 
 
 def weights_of(record: GradientsRecord) -> list[ParameterFlow]:
-    """Weight matrices that got a finite gradient, in the order in which they run."""
+    """Weight matrices that got a finite gradient, in the order in which they are used.
+
+    Weights that a part holds itself, beside parts inside it, may be used after those: not where the
+    part began to run tells their place, but when their gradient came back.
+    """
     weights = [
         p
         for p in record.parameters
         if p.trained and p.axes >= 2 and p.order is not None and p.gradient and p.weight
     ]
     weights = [p for p in weights if p.gradient is not None and math.isfinite(p.gradient)]
+    if all(p.came is not None for p in weights):
+        return sorted(weights, key=lambda p: p.came or 0, reverse=True)
     return sorted(weights, key=lambda p: p.order or 0)
 
 
@@ -84,7 +90,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
             stage=first.stage,
             message=(
                 f"From {last.stage} back to {first.stage} the gradient of the weights falls by a "
-                f"factor of 1e{decades:.1f}: from {last.gradient:.2g} to {first.gradient:.2g}."
+                f"factor of {10**decades:.1e}: from {last.gradient:.2g} to {first.gradient:.2g}."
             ),
             evidence={
                 "decades": decades,

@@ -98,3 +98,34 @@ def test_a_table_of_names_multiplies_nothing() -> None:
     record = gradients(Named())
     assert next(p for p in record.parameters if p.name == "table.weight").gain is None
     assert exploding_gradient.leaps_of(record) == []
+
+
+class Tokened(nn.Module):
+    """A weight of its own, added to what comes out of a row of layers, each `times` too large."""
+
+    def __init__(self, times: float) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 16))
+        self.layers = nn.Sequential(*(nn.Linear(16, 16) for _ in range(4)))
+        self.first, self.last = nn.Linear(5, 16), nn.Linear(16, 1)
+        for layer in self.layers:
+            assert isinstance(layer, nn.Linear)
+            nn.init.normal_(layer.weight, std=times / 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = 1e-5 * self.last(self.layers(self.first(x))) + self.token[:, :1]
+        return out
+
+
+def test_a_part_with_weights_of_its_own_gives_its_output_last() -> None:
+    def judged(times: float) -> Any:
+        torch.manual_seed(1)
+        recording = Recording(
+            pipeline="explosions", batch_size=16, gradients=gradients(Tokened(times))
+        )
+        return judge(recording, [exploding_gradient]).findings
+
+    assert judged(2.0) == ()
+    (finding,) = judged(30.0)
+    assert finding.stage == "first"
+    assert f"by a factor of {10 ** finding.evidence['decades']:.1e} over" in finding.message

@@ -216,6 +216,45 @@ def test_each_fault_has_its_finding(name: str) -> None:
     assert location is not None and location.file == "tests/test_loss_probe.py"
 
 
+def concentration(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """A direction, and how sure of it the model is: above 0, and below 1 to begin with."""
+    out = model(batch["x"])
+    return functional.normalize(out[:, :2], dim=-1), functional.softplus(0.1 * out[:, 2]) + 1e-3
+
+
+def of_concentration(normaliser: Callable[[Tensor], Tensor]) -> Pipeline:
+    def loss(p: tuple[Tensor, Tensor], b: Batch) -> Tensor:
+        cosine = (p[0] * functional.normalize(b["y"], dim=-1)).sum(-1)
+        return (normaliser(p[1]) - p[1] * cosine).mean()
+
+    return numbers(loss, width=3, forward=concentration)
+
+
+def test_what_is_above_0_is_no_share_only_because_it_begins_below_1() -> None:
+    findings, _ = judged(of_concentration(lambda k: k + torch.log(-torch.expm1(-2 * k)) - k.log()))
+    assert findings == ()
+    [finding], _ = judged(of_concentration(lambda k: k.sinh().log() - k.log()))
+    assert (finding.name, finding.severity) == ("singular-loss", "error")
+    assert finding.evidence["operation"] == "sinh"
+
+
+def test_shares_stay_shares() -> None:
+    def own(p: Tensor, b: Batch) -> Tensor:
+        y = positive(b)
+        return -(y * p.log() + (1 - y) * (1 - p).log()).mean()
+
+    def spoilt(p: Tensor, b: Batch) -> Tensor:
+        """Where no share is, it jumps."""
+        p = p.reshape(-1, 2)
+        return (p - positive(b)).square().mean() - (p > 1).float().sum()
+
+    finding, *_ = judged(numbers(own, forward=lambda m, b: 0.5 + 0.4 * m(b["x"]).tanh()))[0]
+    assert (finding.name, finding.evidence["where"]) == ("singular-loss", "best")
+    findings, _ = judged(numbers(spoilt, forward=lambda m, b: 0.5 + 0.4 * m(b["x"]).tanh()))
+    assert "jumps" in findings[0].message
+    assert judged(numbers(spoilt, forward=lambda m, b: probability(m, b)[:, None, :]))[0] == ()
+
+
 def test_how_near_to_0_a_loss_is_not_finite() -> None:
     [finding], _ = judged(numbers(divided))
     assert "For predictions of 0" in finding.message and "there alone" in finding.message

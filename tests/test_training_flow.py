@@ -22,7 +22,7 @@ from torch.utils.data import (
 )
 
 from icediag import Pipeline
-from icediag.checks import CHECKS, judge
+from icediag.checks import CHECKS, judge, never_shuffled
 from icediag.finding import Finding
 from icediag.instruments.training_flow import record_training_flow
 from icediag.recording import Recording
@@ -230,6 +230,17 @@ LOADERS: dict[str, tuple[Callable[[], Any], list[tuple[str, str]]]] = {
 def test_order_of_loaders(name: str) -> None:
     make, expected = LOADERS[name]
     assert named(pipeline(loader=make)) == expected
+
+
+def test_a_stream_is_not_told_to_take_what_torch_refuses() -> None:
+    remedies = {}
+    for name in ("in-order", "still-stream"):
+        record = record_training_flow(pipeline(loader=LOADERS[name][0]))
+        recording = Recording(pipeline="p", batch_size=10, training_flow=record)
+        [finding] = judge(recording, [never_shuffled]).findings
+        remedies[name] = finding.remedy
+    assert remedies["in-order"].startswith("shuffle=True")
+    assert remedies["still-stream"].startswith("Draw a new order where the samples come from")
 
 
 def test_a_loader_that_the_user_holds_is_left_as_it_was() -> None:

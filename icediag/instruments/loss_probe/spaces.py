@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from icediag.instruments.trees.outputs import output_columns
+from icediag.instruments.trees.walk import leaves
 from icediag.pipeline import Domain, Pipeline
 
 from .probe import Probe
@@ -16,6 +17,12 @@ Kind = Literal["unit", "shares", "log shares", "columns"]
 ONE = 1e-3
 #: So many rows above 0, or from 0 to 1, are no chance.
 ENOUGH = 8
+#: What autograd calls operations that give a part of a tensor, or all of it in another shape.
+VIEWS = frozenset(
+    f"{name}Backward{version}"
+    for name in ("View", "UnsafeView", "Squeeze", "Unsqueeze", "Select", "Slice", "T", "Transpose")
+    for version in range(2)
+)
 
 
 @dataclass
@@ -126,6 +133,10 @@ def column_of(values: Tensor, column: int) -> Tensor:
 def spaces_of(pipeline: Pipeline, probe: Probe) -> dict[str, Space]:
     """The space of each tensor of predictions that the loss goes by."""
     found = {path: _space(values) for path, values in probe.values.items()}
+    tensors = dict(leaves(probe.predictions))
+    for path, space in found.items():
+        if space.bounds and not _from_sigmoid(tensors.get(path)):
+            _widen(probe, path, space)
     for path, names in declared(pipeline, probe).items():
         if found[path].kind == "columns":
             found[path].domains = {k: pipeline.outputs[name] for k, name in names.items()}
@@ -152,6 +163,34 @@ def declared(pipeline: Pipeline, probe: Probe) -> dict[str, dict[int, str]]:
                 if same or whole:
                     found.setdefault(path, {})[column] = name
     return found
+
+
+def _widen(probe: Probe, path: str, space: Space) -> None:
+    """Take columns that lie between 0 and 1 for positive numbers, if the loss takes larger ones.
+
+    A concentration or a width often begins there. What the loss takes for shares, it does not take
+    from 1 on: the logarithm of what is left of 1 is NaN.
+    """
+    values = probe.values[path]
+    columns = [k for k in space.bounds if float(column_of(values, k).min()) > 0]
+    moved = values.clone()
+    for column in columns:
+        column_of(moved, column).add_(1.0)
+    try:
+        loss, slopes = probe.slopes({**probe.values, path: moved})
+    except Exception:  # such as torch's own loss of shares, which refuses them
+        return
+    if abs(loss) < float("inf") and all(bool(slope.isfinite().all()) for slope in slopes.values()):
+        space.positive |= set(columns)
+        space.bounds = {k: ends for k, ends in space.bounds.items() if k not in columns}
+
+
+def _from_sigmoid(tensor: Tensor | None) -> bool:
+    """Whether a tensor is what a sigmoid gives, or a view of that."""
+    step = None if tensor is None else tensor.grad_fn
+    while step is not None and step.name() in VIEWS:
+        step = step.next_functions[0][0]
+    return step is not None and step.name() == "SigmoidBackward0"
 
 
 def _space(values: Tensor) -> Space:
