@@ -156,9 +156,34 @@ def test_augmentation_on_validation() -> None:
 
 def test_drift_is_a_note() -> None:
     x, y = table(40, seed=1).tensors
-    assert named(pipeline(validation=TensorDataset(x, y * 57.3 + 90))) == [
-        ("validation-drift", "note")
-    ]
+    assert named(pipeline(validation=TensorDataset(x, y + 8))) == [("validation-drift", "note")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda y: y * 57.3 + 90, lambda y: (y + 8) * 1e-6, lambda y: y * 1e-9],
+    ids=["degrees", "seconds", "nothing-left"],
+)
+def test_what_is_in_another_unit_is_a_warning(change: Callable[[Tensor], Tensor]) -> None:
+    (x, y), (far, truth) = table().tensors, table(60, seed=1).tensors
+    training = TensorDataset(x, y + 8)
+    validation = TensorDataset(far, change(truth))
+    _, findings, _ = judged(pipeline(dataset=training, validation=validation))
+    assert [(f.name, f.severity) for f in findings] == [("validation-drift", "warning")]
+    assert "in validation" in findings[0].message
+
+
+def test_each_value_of_a_row_is_a_column() -> None:
+    """Of which one is spread otherwise about the same mean."""
+    (x, y), (far, truth) = table(200).tensors, table(60, seed=1).tensors
+    far = far.clone()
+    assert named(pipeline(dataset=TensorDataset(x, y), validation=TensorDataset(far, truth))) == []
+    far[:, 2] *= 5
+    _, [finding], _ = judged(
+        pipeline(dataset=TensorDataset(x, y), validation=TensorDataset(far, truth))
+    )
+    assert (finding.severity, finding.evidence["column"]) == ("note", "0[2]")
+    assert "times as widely spread in validation" in finding.message
 
 
 # ---- loader

@@ -169,6 +169,8 @@ class Drift:
         validation: Over validation samples.
         spread: Standard deviation over training samples.
         deviations: Their difference in standard errors.
+        validation_spread: Standard deviation over validation samples.
+        moved: Whether the means differ; otherwise the spreads alone do.
     """
 
     path: str
@@ -177,6 +179,8 @@ class Drift:
     validation: float
     spread: float
     deviations: float
+    validation_spread: float = 0.0
+    moved: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

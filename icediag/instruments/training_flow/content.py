@@ -32,6 +32,10 @@ EXAMPLES = 3
 AVERAGED = 256
 #: Means that differ by more standard errors than this, and by more than this share of the spread.
 DEVIATIONS, APART = 6.0, 0.5
+#: A spread that is so many times the other, in so many samples of each at least.
+WIDER, ENOUGH = 3.0, 48
+#: Values of a sample that is one row, up to which each is a column of its own.
+WIDEST = 64
 
 
 def sized(dataset: Any) -> bool:
@@ -272,7 +276,7 @@ def _within(reader: Reader, indices: Sequence[int]) -> Iterator[tuple[int, Any]]
 
 
 def drift(training: Reader, validation: Reader) -> list[Drift]:
-    """Columns of the samples whose mean over samples differs.
+    """Columns of the samples whose mean over samples differs, or how widely it is spread.
 
     Raises:
         Exception: Whatever the user's code raises.
@@ -286,7 +290,8 @@ def drift(training: Reader, validation: Reader) -> list[Drift]:
         spread_of = float(a.std())
         error = float((a.var() / len(a) + b.var() / len(b)).sqrt())
         apart = abs(float(a.mean() - b.mean()))
-        if error > 0 and apart > DEVIATIONS * error and apart > APART * spread_of:
+        moved = error > 0 and apart > DEVIATIONS * error and apart > APART * spread_of
+        if moved or _wider(a, b):
             found.append(
                 Drift(
                     path=key[0],
@@ -294,21 +299,41 @@ def drift(training: Reader, validation: Reader) -> list[Drift]:
                     training=float(a.mean()),
                     validation=float(b.mean()),
                     spread=spread_of,
-                    deviations=apart / error,
+                    validation_spread=float(b.std()),
+                    deviations=apart / error if error > 0 else 0.0,
+                    moved=moved,
                 )
             )
     return found
 
 
+def _wider(one: Tensor, other: Tensor) -> bool:
+    """Whether one spreads several times as widely as the other, by what tails cannot move."""
+    if min(len(one), len(other)) < ENOUGH:
+        return False
+    ends = torch.tensor([0.1, 0.9], dtype=torch.float64)
+    (low, high), (least, most) = one.quantile(ends).tolist(), other.quantile(ends).tolist()
+    widths = sorted((high - low, most - least))
+    return widths[0] > 0 and widths[1] > WIDER * widths[0]
+
+
 def _means(reader: Reader) -> dict[tuple[str, int], list[float]]:
-    """Mean of each column of each sample."""
+    """Mean of each column of each sample; of a sample that is one row, each of its values."""
     found: dict[tuple[str, int], list[float]] = {}
-    for sample in reader.some(AVERAGED):
+    samples = reader.some(AVERAGED)
+    lengths: dict[str, set[int]] = {}
+    for sample in samples:
+        for path, tensor in leaves(sample):
+            lengths.setdefault(path, set()).add(tensor.numel())
+    for sample in samples:
         for path, tensor in leaves(sample):
             if not tensor.is_floating_point() or not tensor.numel() or not _plain(tensor):
                 continue
-            table = tensor.reshape(-1, tensor.shape[-1]) if tensor.ndim == 2 else None
-            columns = [tensor] if table is None or table.shape[1] > 16 else list(table.unbind(1))
+            row = tensor.ndim == 1 and len(lengths[path]) == 1 and tensor.numel() <= WIDEST
+            table = tensor.reshape(-1, tensor.shape[-1]) if tensor.ndim == 2 or row else None
+            columns = [tensor]
+            if table is not None and (row or table.shape[1] <= 16):
+                columns = list(table.unbind(1))
             for k, column in enumerate(columns):
                 mean = float(column.double().mean())
                 if abs(mean) < float("inf"):
