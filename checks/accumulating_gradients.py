@@ -33,7 +33,8 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
         return Unjudged(name=NAME, reason="gradients were not recorded")
     if record.reason is not None:
         return ()
-    later = [s for s in record.steps[1:] if s.steps and s.since is not None and s.ever is not None]
+    stepping = [s for s in record.steps if s.steps and s.since is not None and s.ever is not None]
+    later = stepping[1:]  # at the first, all so far is what came since the last
     summed = [s for s in later if (s.ever or 0.0) < SAME and (s.since or 0.0) > OTHER]
     if len(later) < 2 or len(summed) < len(later):
         return ()

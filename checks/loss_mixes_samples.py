@@ -3,8 +3,9 @@
 What it looks at:
     One row of the targets at a time is replaced by another's, predictions held still. The slope of
     the same row of predictions is to follow, and that of no other, but for a factor that all rows
-    share, such as one over a sum of weights. And whether the loss changes at all where targets
-    change places.
+    share, such as one over a sum of weights. Whether the loss changes at all where targets change
+    places. And whether a tensor of one column meets one of no columns, and the table of all their
+    pairs is reduced as a whole.
 Why it hurts:
     What is learned is the mean of all truths, or the truth of a neighbour; the loss stays above
     what a predictor that knows nothing scores.
@@ -15,13 +16,16 @@ What to do:
     Give predictions and targets the same shape: squeeze one or index the other.
 Limits:
     Losses in which predictions of different rows meet (contrastive, correlation, batch statistics)
-    do this by design and are passed over. Rows are samples, or entries of one length; a shift
+    do this by design and are passed over, and so are tables of pairs that meet another table, or
+    are reduced along one axis. Rows are samples, or entries of one length; a shift
     within a sample is not seen.
 """
 
+from dataclasses import replace
+
 from icediag.finding import Finding, Severity
 from icediag.recording import Recording, Unjudged
-from icediag.records.loss import LossRecord, Rows
+from icediag.records.loss import Crossed, LossRecord, Rows
 
 from .loss_ignores_targets import missing
 
@@ -60,10 +64,40 @@ def _finding(
     )
 
 
+def _crossed(record: LossRecord, crossed: Crossed) -> Finding:
+    n = crossed.rows
+    return Finding(
+        code=CODE,
+        name=NAME,
+        severity="warning",
+        stage="loss",
+        message=(
+            f"In {crossed.operation} a tensor of ({n}, 1) meets one of ({n},) and gives "
+            f"({n}, {n}), which {record.name} reduces as a whole: every row meets every other."
+        ),
+        evidence={"operation": crossed.operation, "rows": n},
+        remedy="Give both one shape, (B,) or (B, 1): together they are (B, B).",
+        location=crossed.location or record.location,
+    )
+
+
 def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     """Count rows that follow their own target, and rows that follow another's."""
     record = recording.loss_probe
     assert record is not None
+    found = _of_slopes(record)
+    if record.crossed is None:
+        return found
+    if not isinstance(found, Unjudged) and any(finding.severity == "error" for finding in found):
+        return tuple(
+            replace(finding, location=record.crossed.location or finding.location)
+            for finding in found
+        )
+    return (_crossed(record, record.crossed),)
+
+
+def _of_slopes(record: LossRecord) -> tuple[Finding, ...] | Unjudged:
+    """Judge by whose target moves whose slope."""
     rows, targets = record.rows, record.targets
     if rows is None or targets is None:
         parts = ("loss", "targets", "rows", "dataset item")

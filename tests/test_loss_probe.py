@@ -175,7 +175,7 @@ FAULTS: dict[str, tuple[Loss, dict[str, Any], str, str]] = {
     "weights-of-all": (
         lambda p, b: -(functional.log_softmax(p, -1)[:, :1] * b["y"][:, 0].exp()).mean(),
         {"width": 3},
-        *("loss-mixes-samples", "note"),
+        *("loss-mixes-samples", "warning"),
     ),
     "one-truth": (
         lambda p, b: (p - b["y"][:1]).square().mean(),
@@ -236,6 +236,48 @@ def test_what_is_above_0_is_no_share_only_because_it_begins_below_1() -> None:
     [finding], _ = judged(of_concentration(lambda k: k.sinh().log() - k.log()))
     assert (finding.name, finding.severity) == ("singular-loss", "error")
     assert finding.evidence["operation"] == "sinh"
+
+
+def crossing(loss: Loss) -> list[Finding]:
+    recording = Recording(pipeline="p", batch_size=1, loss_probe=record_loss(numbers(loss)))
+    return list(judge(recording, [loss_mixes_samples]).findings)
+
+
+def test_a_column_that_meets_a_row_is_named_at_its_line() -> None:
+    """Where predictions of one row move the slopes of all, slopes do not tell it."""
+
+    def weighed(p: Tensor, b: Batch) -> Tensor:
+        error = (p[:, 0] - b["y"][:, 0]).square()
+        return (p[:, 1:].exp() * error + 0.1 * p[:, 1:].square()).mean()
+
+    [finding] = crossing(weighed)
+    assert (finding.severity, finding.evidence["operation"]) == ("warning", "mul")
+    assert "(13, 1) meets one of (13,) and gives (13, 13)" in finding.message
+    assert finding.location is not None
+    assert finding.location.line == weighed.__code__.co_firstlineno + 2
+    [finding] = crossing(lambda p, b: (p[:, :1] - b["y"][:, 0]).square().mean())
+    assert finding.severity == "error"
+    assert crossing(lambda p, b: (p[:, :1] - b["y"][:, :1]).square().mean()) == []
+
+
+def kernel(one: Tensor, other: Tensor) -> Tensor:
+    """Of all pairs, by squares and products."""
+    squares = one.square().sum(1)[:, None] + other.square().sum(1)
+    return (2 * one @ other.T - squares).exp()
+
+
+PAIRS: dict[str, Loss] = {
+    "ranks": lambda p, b: (
+        (1 - (p[:, 0][:, None] - p[:, 0]) * (b["y"][:, :1] - b["y"][:, 0]).sign()).relu().mean()
+    ),
+    "kernel": lambda p, b: (kernel(p, p) - 2 * kernel(p, b["y"])).mean(),
+    "nearest": lambda p, b: (p[:, 0][:, None] - b["y"][:, 0]).square().amin(1).mean(),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_that_are_meant_are_not_named(name: str) -> None:
+    assert all(finding.severity == "note" for finding in crossing(PAIRS[name]))
 
 
 def test_shares_stay_shares() -> None:

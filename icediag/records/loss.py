@@ -88,6 +88,21 @@ class Rows:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Crossed:
+    """A column of the rows that met a row of as many: a table of all pairs, reduced as a whole.
+
+    Attributes:
+        operation: In which they met.
+        rows: How many rows.
+        location: The user's line.
+    """
+
+    operation: str
+    rows: int
+    location: Location | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Point:
     """The loss and its slopes at some predictions.
 
@@ -244,6 +259,7 @@ class LossRecord:
         periodic: Those whose domain is periodic.
         targets: What of the batch it goes by; None where that could not be tried.
         rows: Which target moves which row; None where that could not be tried.
+        crossed: Where all pairs of rows are made by broadcasting; None where they are not.
         idle: Columns of the targets that it does not go by.
         unused: Columns that the pipeline declares as outputs and that have no slope anywhere.
         points: The loss at predictions that are special.
@@ -266,6 +282,7 @@ class LossRecord:
     periodic: tuple[str, ...] = ()
     targets: Targets | None = None
     rows: Rows | None = None
+    crossed: Crossed | None = None
     idle: tuple[IdleColumn, ...] = ()
     unused: tuple[str, ...] = ()
     points: tuple[Point, ...] = ()

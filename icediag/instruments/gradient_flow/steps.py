@@ -1,6 +1,7 @@
 """Steps: what a training step, the user's own or a plain one, makes of the gradient."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -17,6 +18,11 @@ from icediag.records.gradients import StepFlow
 FOLLOWED = 6
 #: Of the largest of them, so many values.
 VALUES = 1 << 16
+#: A loop that adds up gradients over several calls is followed until its optimizer has stepped so
+#: often, or has not stepped in so many calls; and no longer than so many seconds.
+OFTEN, CALLS, LIMIT_S = 3, 64, 10.0
+#: How far a gradient may be off the sum of what came back, relative to it.
+ROUNDING = 1e-3
 
 
 class _Followed:
@@ -61,6 +67,11 @@ class _Followed:
             if parameter.grad is not None and not parameter.grad.is_sparse:
                 pushed = parameter.grad.detach() != 0
                 self.pushed[name] = self.pushed[name] | pushed if name in self.pushed else pushed
+        self._products = self._products_now()
+        self.since = [None] * len(self.parameters)
+
+    def _products_now(self) -> Tensor | None:
+        """Products of gradients as they are with what came since the last step, and ever."""
         sums = None
         for parameter, since, ever in zip(self.parameters, self.since, self.ever, strict=True):
             if parameter.grad is None or since is None or ever is None:
@@ -69,8 +80,16 @@ class _Followed:
             pairs = ((grad, since), (grad, ever), (since, since), (ever, ever), (grad, grad))
             products = torch.stack([(a * b).sum() for a, b in pairs])
             sums = products if sums is None else sums + products
-        self._products = sums
-        self.since = [None] * len(self.parameters)
+        return sums
+
+    @property
+    def adding_up(self) -> bool:
+        """Whether gradients are the sum, up to a factor, of all that came since the last step."""
+        products = self._products_now()
+        if products is None:
+            return False
+        gs, _, ss, _, gg = products.tolist()
+        return bool(gg > 0 and ss > 0 and 1 - gs * gs / (ss * gg) < ROUNDING**2)
 
     def taken(self) -> list[float] | None:
         """grad.since, grad.ever, since.since, ever.ever, grad.grad at the last step, read once."""
@@ -126,7 +145,7 @@ def take_steps(
     Args:
         bench: The pipeline.
         batches: What to step on, in turn.
-        n: How many steps.
+        n: How many calls; more where a loop steps once in several.
         notes: What could not be seen is added here.
 
     Returns:
@@ -147,7 +166,15 @@ def take_steps(
                     decays[id(parameter)] = group.get("weight_decay")
             followed = _Followed(_followed(bench.model, set(decays)), named)
             first = {name: p.detach().clone() for name, p in named.items()}
-            for i in range(n):
+            end = time.monotonic() + LIMIT_S
+            for i in range(max(n, CALLS)):
+                # Most loops step in every call; others are followed until they have.
+                if i >= n and (
+                    followed.steps >= min(i, OFTEN)
+                    or (not followed.steps and not followed.adding_up)
+                    or time.monotonic() > end
+                ):
+                    break
                 turn[0] = i % len(batches)
                 before = {name: p.detach().clone() for name, p in named.items()}
                 flow = _one(step, optimizer, followed)

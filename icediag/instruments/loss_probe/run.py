@@ -34,6 +34,7 @@ from icediag.records.loss import (
 )
 
 from .columns import idle_columns
+from .crossed import crossed
 from .metrics import look_at_metrics
 from .points import STEPS, Finder, look_at
 from .probe import Probe, still
@@ -192,6 +193,7 @@ class _Probing:
             periodic=tuple(k for k, domain in self.pipeline.outputs.items() if domain.periodic),
             targets=targets,
             rows=rows,
+            crossed=self._try("pairs of rows", lambda: crossed(probe)),
             idle=idle,
             unused=self._try("unused outputs", lambda: self._unused(probe), ()),
             points=tuple(points),
