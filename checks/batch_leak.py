@@ -46,7 +46,15 @@ def broken(record: InvariancesRecord, *changes: str) -> list[Trial]:
 
 def named(output: str) -> str:
     """An output in a sentence."""
-    return output if output and not output.isdigit() else f"the output {output}".strip()
+    if not output:
+        return "the output"
+    return f"output {output}" if output.isdigit() else output
+
+
+def begins(output: str) -> str:
+    """An output at the beginning of a sentence; one that has a name keeps it as it is."""
+    text = named(output)
+    return text if text == output else text.capitalize()
 
 
 def evidence_of(trial: Trial) -> dict[str, object]:

@@ -77,6 +77,10 @@ def _cut_off(record: GradientsRecord, trained: list[ParameterFlow]) -> Finding:
     )
 
 
+def _parameters(inside: tuple[ParameterFlow, ...]) -> str:
+    return f"{len(inside)} parameter{'' if len(inside) == 1 else 's'}"
+
+
 def _detached(
     record: GradientsRecord, part: str, inside: tuple[ParameterFlow, ...], effect: float
 ) -> Finding:
@@ -88,7 +92,7 @@ def _detached(
         severity="error",
         stage=part,
         message=(
-            f"{values:,} values in {len(inside)} parameters of {part} get "
+            f"{values:,} values in {_parameters(inside)} of {part} get "
             f"{'no gradient' if none else 'a gradient of exactly 0'}, while moving them by their "
             f"own size changes the loss by {effect:.2g} of itself."
         ),
@@ -121,7 +125,7 @@ def _unused(
         severity="note",
         stage=part,
         message=(
-            f"{sum(p.values for p in inside):,} values in {len(inside)} parameters of {part} are "
+            f"{sum(p.values for p in inside):,} values in {_parameters(inside)} of {part} are "
             f"not used: {'it ran, but' if ran else 'it never ran, and'} the loss does not depend "
             "on them."
         ),

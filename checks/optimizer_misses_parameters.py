@@ -38,7 +38,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     total = sum(p.values for p in record.parameters if p.trained)
     findings = []
     for part, inside in record.parts(missed).items():
-        values = sum(p.values for p in inside)
+        values, one = sum(p.values for p in inside), len(inside) == 1
         place = record.place_of(part)
         findings.append(
             Finding(
@@ -47,8 +47,9 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
                 severity="warning",
                 stage=part,
                 message=(
-                    f"{len(inside)} parameters of {part} ({values:,} of {total:,} values) get a "
-                    f"gradient and are not in the optimizer ({record.optimizer}): "
+                    f"{len(inside)} parameter{'' if one else 's'} of {part} ({values:,} of "
+                    f"{total:,} values) get{'s' if one else ''} a gradient and "
+                    f"{'is' if one else 'are'} not in the optimizer ({record.optimizer}): "
                     f"{len(record.steps)} steps left them bit for bit."
                 ),
                 evidence={

@@ -20,7 +20,7 @@ Limits:
 from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
 
-from .batch_leak import PARTS, broken, evidence_of, named, not_tried
+from .batch_leak import PARTS, begins, broken, evidence_of, not_tried
 
 CODE = "I02"
 NAME = "padding-leak"
@@ -47,7 +47,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
             severity="warning",
             stage=worst.stage or "model",
             message=(
-                f"{named(worst.output)} of event {worst.event} is {worst.native:.3g} apart alone "
+                f"{begins(worst.output)} of event {worst.event} is {worst.native:.3g} apart alone "
                 f"and beside the longest one (its largest value is {worst.scale:.3g}); rounding "
                 f"explains {worst.rounding:.2g}, and {worst.moved} of {worst.events} events move."
             ),

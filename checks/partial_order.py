@@ -18,7 +18,7 @@ Limits:
 from icediag.finding import Finding
 from icediag.recording import Recording, Unjudged
 
-from .batch_leak import named, not_tried
+from .batch_leak import begins, not_tried
 
 CODE = "I08"
 NAME = "partial-order"
@@ -45,7 +45,7 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
                 severity="note",
                 stage="model",
                 message=(
-                    f"{named(trial.output)} follows the order of rows in all "
+                    f"{begins(trial.output)} follows the order of rows in all "
                     f"{len(trial.moved_rows)} events of {min(trial.moved_rows):,} rows or more, "
                     f"by up to {trial.native:.3g}, and in none of {len(trial.still_rows)} of "
                     f"{max(trial.still_rows):,} or fewer."

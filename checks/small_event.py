@@ -32,9 +32,11 @@ def _what(seen: SmallCase) -> str | None:
     if seen.failed is not None:
         return f"does not come through the {seen.at}: {seen.failed}"
     if seen.others_nonfinite:
-        return f"makes {seen.others_nonfinite:,} outputs of the other events NaN or infinite"
+        n = seen.others_nonfinite
+        return f"makes {n:,} output{'' if n == 1 else 's'} of the other events NaN or infinite"
     if seen.nonfinite:
-        return f"has {seen.nonfinite:,} outputs that are NaN or infinite" + (
+        n = seen.nonfinite
+        return f"has {n:,} output{' that is' if n == 1 else 's that are'} NaN or infinite" + (
             "" if seen.gradient_finite else ", and with it every step of its batch is lost"
         )
     if not seen.loss_finite or not seen.gradient_finite:

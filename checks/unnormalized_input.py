@@ -14,7 +14,7 @@ A bad run:
 What to do:
     Shift and scale by the constants that the finding proposes, fixed once from the training set.
 Limits:
-    One batch. Flags, categories and sparse columns are not judged, nor is what a batch
+    One batch. Flags, small categories and sparse columns are not judged, nor is what a batch
     normalisation takes. A batch normalisation behind the layer takes back most of the harm.
 """
 
@@ -156,6 +156,8 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
                 findings.append(_whole(table))
             continue
         large = [c for c in measures(table) if raw(c) and c.facts.size >= LARGE]
+        codes = [c for c in table.columns if _code(c)]
+        large += codes
         if not large:
             continue
         large.sort(key=lambda column: -column.facts.size)
@@ -176,10 +178,18 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
                 severity="warning" if severe else "note",
                 before=f"Columns of the batch reach {table.stage} as they are: ",
                 after=shown,
-                remedy=f"Shift and scale before {table.stage}, e.g. {proposal(large[0])[0]}.",
+                remedy=f"Shift and scale before {table.stage}, e.g. {proposal(large[0])[0]}"
+                + ("; what is a code wants an embedding." if codes else "."),
             )
         )
     return tuple(findings)
+
+
+def _code(column: FeatureColumn) -> bool:
+    """Whether a column holds a few large whole numbers, as codes of particles are."""
+    facts = column.facts
+    few = not facts.measure and not facts.constant and facts.whole and abs(facts.median) >= HUGE
+    return few and column.named is None and raw(column)
 
 
 def _whole(table: FeatureTable) -> Finding:

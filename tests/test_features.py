@@ -256,6 +256,7 @@ def test_no_alarm_on_any_normal_column_of_order_one(seed: int, scale: float, shi
         (0.001 * normal(ROWS), "under-scaled-feature"),
         (torch.full((ROWS,), 0.7), "constant-feature"),
         ((3 * normal(ROWS)).exp(), "heavy-tail"),
+        (torch.tensor([211.0, 22.0, 211.0, 211.0])[torch.arange(ROWS) % 4], "unnormalized-input"),
     ],
 )
 def test_one_bad_column_is_named(values: Tensor, name: str) -> None:
@@ -280,6 +281,15 @@ def test_channels_of_images_far_off_are_named(
     images = change(torch.randint(0, 256, (ROWS, 3, 8, 8)).float())
     layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 4))
     assert severe(on_table(images, layers)) == expected
+
+
+def test_codes_are_not_told_to_be_scaled_alone() -> None:
+    codes = torch.tensor([11.0, 211.0, 130.0])[torch.arange(ROWS) % 3]
+    [finding] = findings(on_table(beside(codes)), "unnormalized-input")
+    assert finding.remedy.endswith("what is a code wants an embedding.")
+    # Few and small, or mostly 0, they are classes and flags.
+    assert severe(on_table(beside(codes.div(100).round()))) == set()
+    assert severe(on_table(beside(codes * (torch.arange(ROWS) % 20 == 0)))) == set()
 
 
 class Basis(nn.Module):
