@@ -260,6 +260,26 @@ def test_a_column_that_meets_a_row_is_named_at_its_line() -> None:
     assert crossing(lambda p, b: (p[:, :1] - b["y"][:, :1]).square().mean()) == []
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-6])
+def test_predictions_that_are_alike_are_not_held_against_every_target(size: float) -> None:
+    """A last layer of zeros, and a loss that shares its weights out over the batch."""
+
+    def shared(p: Tensor, b: Batch) -> Tensor:
+        overlap = (p.softmax(1) * functional.one_hot(b["label"], 3)).sum(0)
+        total = p.softmax(1).sum(0) + functional.one_hot(b["label"], 3).sum(0)
+        dice = 1 - (2 * overlap + 1) / (total + 1)
+        return functional.cross_entropy(p, b["label"]) + dice.mean()
+
+    model = nn.Linear(4, 3)
+    nn.init.normal_(model.weight, std=size)
+    nn.init.zeros_(model.bias)
+    recording = Recording(
+        pipeline="p", batch_size=1, loss_probe=record_loss(numbers(shared, model=model))
+    )
+    found = judge(recording, [loss_mixes_samples]).findings
+    assert [finding.severity for finding in found] in ([], ["note"])
+
+
 def kernel(one: Tensor, other: Tensor) -> Tensor:
     """Of all pairs, by squares and products."""
     squares = one.square().sum(1)[:, None] + other.square().sum(1)

@@ -45,6 +45,8 @@ from .targets import look_at_rows, look_at_targets
 
 #: Samples of the probed batch: enough rows to tell apart, and a number that is seldom a width.
 SAMPLES = 13
+#: A change of the loss, relative to its size, that tells nothing apart.
+ALIKE = 1e-5
 #: Steps of Adam, and their rate, after which predictions are no longer those of chance: the
 #: built-in network knows 8 events by heart after 14 steps at a third of the rate.
 FITTING, RATE = 24, 3e-3
@@ -166,9 +168,11 @@ class _Probing:
         spaces = spaces_of(self.pipeline, probe)
         idle = self._try("columns of the targets", lambda: self._idle(probe, targets, spaces), ())
         points, best = self._points(probe, spaces, targets)
-        if best is not None and targets is not None and rows is not None and not rows.own:
-            # Where all predictions lie on one side of all truths, |p - t| has but one slope.
-            near, seen = _among(best, spaces), targets
+        if targets is not None and rows is not None and (not rows.own or rows.permuted < ALIKE):
+            # Where all predictions lie on one side of all truths, |p - t| has but one slope; where
+            # they are alike, as those of a last layer of zeros, no loss tells one from another.
+            near = _among(probe.values if best is None else best, spaces)
+            seen = targets
             again = self._try(
                 "rows",
                 lambda: look_at_rows(probe, seen, by_samples=self.by_samples, values=near),
