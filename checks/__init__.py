@@ -170,6 +170,7 @@ CHECKS: tuple[ModuleType, ...] = (
     summed_loss,
     squashed_logits,
     metric_disagrees,
+    overconfident_start,
     loader_bound,
     slow_collate,
     per_item_access,

@@ -5,6 +5,7 @@ through views, casts, clamps and choices of rows by their storage, from the mode
 other arithmetic on the way ends that.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from icediag.pipeline import Pipeline
-from icediag.records.squashing import Squashed, SquashingRecord, Takes
+from icediag.records.squashing import Squashed, SquashingRecord, Start, Takes
 
 from .bounds.dispatch import name_of
 from .bounds.places import line_of_user
@@ -61,6 +62,7 @@ class _Squashing(FollowingMode):  # type: ignore[no-untyped-call]
         super().__init__()
         self.looked = 0
         self.found: dict[Any, Squashed] = {}
+        self.starts: dict[Any, Start] = {}
         self._made: dict[tuple[Any, ...], _Made] = {}
         self._names: dict[Any, str] = {}
 
@@ -92,6 +94,7 @@ class _Squashing(FollowingMode):  # type: ignore[no-untyped-call]
                 self._made[key_of(out)] = squashed
         elif name in LOSSES:
             self._look(name, given, args)
+            self._begin(name, given, args)
         result = out[0] if name == "log_sigmoid_forward" else out
         if name in LOGARITHMS and isinstance(result, Tensor):
             axis = int(args[1]) % max(given.ndim, 1) if name == "_log_softmax" else None
@@ -148,6 +151,60 @@ class _Squashing(FollowingMode):  # type: ignore[no-untyped-call]
             ),
         )
 
+    @torch.no_grad()
+    def _begin(self, name: str, given: Tensor, args: Any) -> None:
+        """What a cross entropy makes of its scores, as they are."""
+        op, _ = LOSSES[name]
+        stage, place = self.stage(), line_of_user()
+        if op == "log_softmax" or (op, stage, place) in self.starts:
+            return
+        if not given.numel() or not given.is_floating_point() or not isinstance(args[1], Tensor):
+            return
+        found = _of_one(given, args[1]) if op != "nll_loss" else _of_classes(given, args[1])
+        if found is None:
+            return
+        loss, uninformed, sure, spread = (values.double() for values in found)
+        if len(loss) and bool(loss.isfinite().all()):
+            self.starts[op, stage, place] = Start(
+                op=op,
+                stage=stage,
+                rows=len(loss),
+                classes=1 if op != "nll_loss" else given.shape[min(1, given.ndim - 1)],
+                loss=float(loss.mean()),
+                uninformed=float(uninformed.mean()),
+                sure=float(sure.median()),
+                spread=float(spread.median()),
+                file=place[0] if place else None,
+                line=place[1] if place else None,
+            )
+
+
+def _of_classes(logs: Tensor, labels: Tensor) -> tuple[Tensor, ...] | None:
+    """Of logarithms of probabilities and their labels: loss, that of knowing nothing, and so on."""
+    axis = min(1, logs.ndim - 1)
+    rows = logs.movedim(axis, -1).reshape(-1, logs.shape[axis]).double()
+    wanted = labels.reshape(-1)
+    if len(wanted) != len(rows) or rows.shape[1] < 2:
+        return None
+    # Whatever lies outside is left out of the loss.
+    kept = (wanted >= 0) & (wanted < rows.shape[1])
+    rows, wanted = rows[kept], wanted[kept]
+    if not len(rows) or float((rows.logsumexp(1)).abs().max()) > ROUNDING:
+        return None
+    there = rows.isfinite()
+    spread = torch.where(there, rows, rows.amax(1, keepdim=True)).std(1)
+    loss = -rows.gather(1, wanted[:, None])[:, 0]
+    return loss, there.sum(1).log(), rows.amax(1).exp(), spread
+
+
+def _of_one(scores: Tensor, truth: Tensor) -> tuple[Tensor, ...] | None:
+    """Of scores that stand alone, and what is true, 0..1."""
+    if truth.shape != scores.shape or not 0 <= float(truth.min()) <= float(truth.max()) <= 1:
+        return None
+    x, y = scores.reshape(-1).double(), truth.reshape(-1).double()
+    loss = torch.nn.functional.softplus(x) - x * y
+    return loss, torch.full_like(loss, math.log(2)), x.abs().sigmoid(), x.abs()
+
 
 def record_squashing(
     pipeline: Pipeline, *, batch_size: int | None = None, device: str = "cpu", seed: int = 0
@@ -176,5 +233,8 @@ def record_squashing(
         loss=True,
     )
     return SquashingRecord(
-        looked=mode.looked, squashed=tuple(mode.found.values()), not_judged=not_judged
+        looked=mode.looked,
+        squashed=tuple(mode.found.values()),
+        starts=tuple(mode.starts.values()),
+        not_judged=not_judged,
     )

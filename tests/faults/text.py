@@ -105,7 +105,7 @@ class LanguageModel(nn.Module):
         if self.fault == "prints":
             lengths = [int((row != PAD).sum()) for row in tokens]
             hidden = hidden * (max(lengths) / max(lengths))
-        out: Tensor = self.head(self.norm(hidden))
+        out: Tensor = self.head(self.norm(hidden) * (200 if self.fault == "hot-scores" else 1))
         return out
 
 
@@ -163,6 +163,7 @@ PATIENT = Patient(
         Fault(name="collate-by-token", checks=("python-loop",), stages=("collate",)),
         Fault(name="loss-by-token", checks=("python-loop",), stages=("loss",)),
         Fault(name="prints", checks=("host-sync", "python-loop"), stages=("model",)),
+        Fault(name="hot-scores", checks=("overconfident-start",), stages=("loss",)),
         Fault(name="forgets-head", checks=("optimizer-misses-parameters",)),
     ),
 )
