@@ -67,6 +67,7 @@ from . import (
     off_centre_feature,
     optimizer_misses_parameters,
     over_scaled_feature,
+    overconfident_start,
     padding_in_statistics,
     padding_leak,
     padding_waste,

@@ -20,7 +20,7 @@ Limits:
 
 from icediag.finding import Finding
 from icediag.recording import Location, Recording, Unjudged
-from icediag.squashing_record import Start
+from icediag.records.squashing import Start
 
 CODE = "L28"
 NAME = "overconfident-start"

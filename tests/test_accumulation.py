@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from icediag import Pipeline
 from icediag.checks import accumulating_gradients, clipping_always_on, judge, no_optimizer_step
-from icediag.instruments.gradient_flow import record_gradients
+from icediag.instruments.gradient_flow.run import record_gradients
 from icediag.recording import Recording
 
 CHECKS = [accumulating_gradients, clipping_always_on, no_optimizer_step]

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from icediag.instruments.bounds.dispatch import name_of
 from icediag.instruments.bounds.places import line_of_user
-from icediag.instruments.following import storage_of
-from icediag.instruments.operations import OperationMode
-from icediag.loss_record import Crossed
+from icediag.instruments.recorder.following import storage_of
+from icediag.instruments.running.operations import OperationMode
 from icediag.recording import Location
+from icediag.records.loss import Crossed
 
 from .probe import Probe
 
