@@ -1,6 +1,7 @@
 """Pace: no step is begun that may take too long, and what is foreseen is said to be."""
 
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from icediag.devices import load_device
 from icediag.icecube import pipeline as icecube
+from icediag.instruments import examine as examining
 from icediag.instruments.profiling import run as profiling
 from icediag.instruments.profiling.overview import summary
 from icediag.instruments.profiling.run import record_profile
@@ -147,3 +149,31 @@ def test_a_step_of_the_whole_batch_is_foreseen(monkeypatch: pytest.MonkeyPatch) 
     assert "a training step of 64 samples" in text
     assert "samples: what is said of 64 is foreseen from how these counts grow" in text
     assert "on 2 samples, as a step of all takes too long" in text
+
+
+def _paced(monkeypatch: pytest.MonkeyPatch, n: int, needs: tuple[str, ...]) -> Recording:
+    """A recording of n samples of different lengths, where there is time for steps of 8."""
+    monkeypatch.setattr(examining, "possible", lambda *_, **__: 8)
+    some = deepsets.samples()
+    made = replace(deepsets.pipeline(), dataset=[some[i % len(some)] for i in range(n)])
+    return examining.examine(made, needs=needs, batch_size=n)
+
+
+def test_a_check_follows_no_more_samples_than_there_is_time_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recording = _paced(monkeypatch, 80, ("lines", "histograms"))
+    assert (recording.batch_size, recording.followed) == (80, 8)
+    assert recording.lines is not None and recording.lines.batch_size == 80
+    assert {axis.groups for axis in recording.ragged} == {80}
+    [told] = [item for item in recording.not_judged if item.name == "batch size"]
+    assert "80 samples takes too long here: shapes and values are of 8" in told.reason
+
+
+def test_what_was_counted_whole_or_is_small_is_followed_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for n, needs in ((80, ("operations",)), (examining.UNASKED, ())):
+        recording = _paced(monkeypatch, n, needs)
+        assert (recording.batch_size, recording.followed) == (n, None)
+        assert "batch size" not in {item.name for item in recording.not_judged}

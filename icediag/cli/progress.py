@@ -30,8 +30,11 @@ def progress_of(titles: Sequence[str]) -> Iterator[Callable[[str], None]]:
     ) as bar:
         task = bar.add_task("starting", total=len(titles))
 
+        done = 0
+
         def tell(title: str) -> None:
-            done = titles.index(title) if title in titles else 0
+            nonlocal done  # a step may come before its turn
+            done = max(done, titles.index(title) if title in titles else 0)
             bar.update(task, completed=done, description=title)
 
         yield tell

@@ -24,6 +24,7 @@ from .profiling.projection import project
 from .provenance.run import record_with_origins
 from .recorder.record import record
 from .running.containment import FORKS, ExitedError, TimedOutError, contained
+from .running.pace import held, lengths, possible, steppable
 from .running.paths import without_paths
 from .running.reasons import raised, reason_of
 from .running.young import young
@@ -48,6 +49,7 @@ class Instrument:
         run: (pipeline, batch_size=, device=, seed=) -> the record.
         experiment: Whether it trains: left out where an answer is wanted at once.
         follows: Whether it builds on what the others saw: then it is given the recording too.
+        whole: Whether it finds by itself what there is time for: it is asked for the whole batch.
     """
 
     field: str
@@ -55,12 +57,13 @@ class Instrument:
     run: Callable[..., Any]
     experiment: bool = False
     follows: bool = False
+    whole: bool = False
 
 
 #: Cheapest first.
 INSTRUMENTS: tuple[Instrument, ...] = (
-    Instrument(field="lines", title="counting lines", run=record_lines),
-    Instrument(field="operations", title="counting operations", run=record_operations),
+    Instrument(field="lines", title="counting lines", run=record_lines, whole=True),
+    Instrument(field="operations", title="counting operations", run=record_operations, whole=True),
     Instrument(field="histograms", title="counting values", run=record_histograms),
     Instrument(field="squashing", title="looking at what the loss takes", run=record_squashing),
     Instrument(field="weighing", title="looking for weighted means", run=record_weighing),
@@ -70,7 +73,10 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     Instrument(field="features", title="looking at features", run=record_features),
     Instrument(field="bounds", title="proving bounds", run=record_bounds),
     Instrument(
-        field="clock", title="timing training steps", run=partial(record_clock, budget_s=CLOCK_S)
+        field="clock",
+        title="timing training steps",
+        run=partial(record_clock, budget_s=CLOCK_S),
+        whole=True,
     ),
     Instrument(field="gradients", title="following gradients", run=record_gradients),
     Instrument(field="overfit", title="overfitting one batch", run=record_overfit, experiment=True),
@@ -85,6 +91,12 @@ INSTRUMENTS: tuple[Instrument, ...] = (
 
 
 FOLLOWING = "following one batch"
+PACING = "finding out how large a batch there is time for"
+#: Samples up to which nobody asks whether there is time for a step of them.
+UNASKED = 64
+#: Seconds for counting before anything is known of the pipeline: one that hangs is to be named by
+#: the recorder, and soon.
+EARLY_S = 60.0
 
 
 def planned(needs: Collection[str], *, experiments: bool = True) -> tuple[str, ...]:
@@ -104,6 +116,7 @@ def examine(
     seed: int = 0,
     experiments: bool = True,
     timeout: float | None = None,
+    paced: bool = True,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Recording:
     """Record the flow of one batch, then all that is needed beside it.
@@ -120,6 +133,7 @@ def examine(
         seed: Of the random generators.
         experiments: Whether instruments that train are run.
         timeout: Seconds that each instrument may take; None for any time.
+        paced: Whether fewer samples go through the model where a step of all takes too long.
         progress: Told the title of each instrument before it runs.
 
     Raises:
@@ -128,12 +142,15 @@ def examine(
     """
     if "projection" in needs:
         needs = {*needs, "operations"}
-    progress(FOLLOWING)
     forks = FORKS.count
+    running = _Running(pipeline, timeout, progress, device=device, seed=seed)
+    wanted = pipeline.batch_size if batch_size is None else batch_size
+    most = running.pace(wanted, needs) if paced else wanted
     follow = record_with_origins if "provenance" in needs else record
+    progress(FOLLOWING)
     try:
         with contained(timeout):
-            recording = follow(pipeline, batch_size=batch_size, device=device, seed=seed)
+            recording = follow(pipeline, batch_size=most, device=device, seed=seed)
     except (TimedOutError, ExitedError) as error:
         # Where the batch was read or prepared; later, the recorder itself says where.
         recording = Recording(
@@ -143,34 +160,100 @@ def examine(
         )
     if not recording.came_through:
         return _with_forks(recording, FORKS.count - forks)
+    if most < wanted:
+        recording = running.of_fewer(recording, most, wanted)
     for instrument in INSTRUMENTS:
         if instrument.field not in needs or (instrument.experiment and not experiments):
             continue
-        progress(instrument.title)
-        try:
-            with contained(timeout):
-                more = {"recording": recording} if instrument.follows else {}
-                seen = instrument.run(
-                    pipeline, batch_size=batch_size, device=device, seed=seed, **more
-                )
-        except IcediagError as error:
-            reason = without_paths(str(error))
-        except Exception as error:  # of the user's code, or ours: the other instruments go on
-            reason = f"{instrument.title} failed: {reason_of(error, pipeline)}"
-        else:
-            recording = dataclasses.replace(recording, **{instrument.field: seen})
-            continue
-        missing = Unjudged(name=instrument.field, reason=reason)
-        recording = dataclasses.replace(recording, not_judged=(*recording.not_judged, missing))
+        size = wanted if instrument.whole else most
+        recording = running.with_(instrument, recording, size)
     counted = recording.operations
     if "projection" in needs and counted is not None:
         projected = project(counted, load_device(DEVICE), recording.lines)
         recording = dataclasses.replace(recording, projection=projected)
         if projected is None:
             reason = next((item.reason for item in counted.not_judged), "no step was counted")
-            missing = Unjudged(name="projection", reason=reason)
-            recording = dataclasses.replace(recording, not_judged=(*recording.not_judged, missing))
+            recording = _without(recording, "projection", reason)
     return _with_forks(recording, FORKS.count - forks)
+
+
+class _Running:
+    """Runs instruments one by one; what fails is noted, and the others go on."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        timeout: float | None,
+        progress: Callable[[str], None],
+        **where: Any,
+    ) -> None:
+        self._pipeline, self._timeout, self._progress = pipeline, timeout, progress
+        self._where = where
+        #: What was recorded before the flow: field -> record.
+        self._early: dict[str, Any] = {}
+
+    def pace(self, wanted: int, needs: Collection[str]) -> int:
+        """How many of the samples that are wanted a step can be taken on in the time there is."""
+        if min(wanted, held(self._pipeline)) <= UNASKED:
+            return wanted
+        if "operations" in needs:
+            instrument = next(i for i in INSTRUMENTS if i.field == "operations")
+            limit = EARLY_S if self._timeout is None else min(EARLY_S, self._timeout)
+            counted = self._seen(instrument, wanted, {}, limit)
+            if not isinstance(counted, str):
+                self._early["operations"] = counted
+                # What was counted of the whole batch is no more than can be run.
+                if counted.runs and counted.runs[-1].samples == counted.batch_size:
+                    return wanted
+        self._progress(PACING)
+        return possible(steppable, self._pipeline, wanted, self._timeout, **self._where)
+
+    def with_(self, instrument: Instrument, recording: Recording, size: int) -> Recording:
+        """The recording with what an instrument saw, or with the reason why it saw nothing."""
+        seen = self._early.pop(instrument.field, None)
+        if seen is None:
+            more = {"recording": recording} if instrument.follows else {}
+            seen = self._seen(instrument, size, more, self._timeout)
+        if isinstance(seen, str):
+            return _without(recording, instrument.field, seen)
+        return dataclasses.replace(recording, **{instrument.field: seen})
+
+    def of_fewer(self, recording: Recording, most: int, wanted: int) -> Recording:
+        """The recording of a part of the batch, with the size and the lengths of all of it."""
+        pipeline, ragged = self._pipeline, recording.ragged
+        whole = int(min(wanted, held(pipeline)))
+        try:
+            with contained(self._timeout):
+                ragged = lengths(pipeline, whole, **self._where) or ragged
+        except Exception:  # those of the part stand
+            whole_lengths = "too"
+        else:
+            whole_lengths = "of all"
+        recording = dataclasses.replace(recording, batch_size=whole, followed=most, ragged=ragged)
+        reason = (
+            f"a step of all {whole:,} samples takes too long here: shapes and values are of "
+            f"{most:,}, lengths {whole_lengths}, counts are extended to all"
+        )
+        return _without(recording, "batch size", reason)
+
+    def _seen(
+        self, instrument: Instrument, size: int, more: dict[str, Any], timeout: float | None
+    ) -> Any:
+        """What an instrument saw; a text that says why where it saw nothing."""
+        self._progress(instrument.title)
+        try:
+            with contained(timeout):
+                return instrument.run(self._pipeline, batch_size=size, **self._where, **more)
+        except IcediagError as error:
+            return without_paths(str(error))
+        except Exception as error:  # of the user's code, or ours: the other instruments go on
+            return f"{instrument.title} failed: {reason_of(error, self._pipeline)}"
+
+
+def _without(recording: Recording, name: str, reason: str) -> Recording:
+    """The recording with a word on what is not in it."""
+    missing = Unjudged(name=name, reason=reason)
+    return dataclasses.replace(recording, not_judged=(*recording.not_judged, missing))
 
 
 def _with_forks(recording: Recording, forks: int) -> Recording:

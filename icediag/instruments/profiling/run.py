@@ -8,9 +8,9 @@ from typing import Any
 from icediag.devices import DeviceModel
 from icediag.errors import IcediagError
 from icediag.instruments.clock import record_clock
-from icediag.instruments.examine import examine
+from icediag.instruments.examine import PACING, examine
 from icediag.instruments.running.containment import contained
-from icediag.instruments.running.pace import lengths, readable, steppable
+from icediag.instruments.running.pace import held, lengths, possible, readable, steppable
 from icediag.instruments.running.reasons import reason_of
 from icediag.instruments.source import counted_places, read_texts
 from icediag.instruments.work import record_lines, record_operations
@@ -78,7 +78,8 @@ def record_profile(
         return None
 
     wanted = pipeline.batch_size if batch_size is None else batch_size
-    n = _possible(readable, pipeline, wanted, where, timeout, progress)
+    progress(PACING)
+    n = possible(readable, pipeline, wanted, timeout, **where)
     count = partial(record_operations, most_calls=MOST_CALLS, most_bytes=MOST_BYTES)
     operations = tried("operations", "counting operations", count, n)
     most = n
@@ -88,9 +89,16 @@ def record_profile(
         or not operations.runs
         or operations.runs[-1].samples < operations.batch_size
     ):
-        most = _possible(steppable, pipeline, n, where, timeout, progress)
+        progress(PACING)
+        most = possible(steppable, pipeline, n, timeout, **where)
     recording = examine(
-        pipeline, needs=(), batch_size=most, timeout=timeout, progress=progress, **where
+        pipeline,
+        needs=(),
+        batch_size=most,
+        timeout=timeout,
+        progress=progress,
+        paced=False,
+        **where,
     )
     if not recording.came_through:
         return recording
@@ -104,22 +112,22 @@ def record_profile(
         most=most,
         workers=workers,
     )
-    ragged, held = recording.ragged, _held(pipeline)
+    ragged, there = recording.ragged, held(pipeline)
     if most < n:
         ragged = tried("lengths", "collating the whole batch", lengths, n) or ragged
     recording = dataclasses.replace(
         recording,
-        batch_size=recording.batch_size if most == n else int(min(n, held)),
+        batch_size=recording.batch_size if most == n else int(min(n, there)),
         followed=None if most == n else most,
         ragged=ragged,
         operations=operations,
         lines=tried("lines", "counting lines", record_lines, n),
         clock=tried("clock", "timing training steps", time, n),
     )
-    if most < n and held < wanted:
-        reason = f"{wanted} samples asked for, {held} in the data set"
+    if most < n and there < wanted:
+        reason = f"{wanted} samples asked for, {there} in the data set"
         missing.append(Unjudged(name="batch size", reason=reason))
-    elif n < min(wanted, held):
+    elif n < min(wanted, there):
         reason = f"{wanted} samples asked for, {n} taken: to read and collate more takes too long"
         missing.append(Unjudged(name="batch size", reason=reason))
     recording = dataclasses.replace(recording, not_judged=(*recording.not_judged, *missing))
@@ -132,28 +140,3 @@ def record_profile(
     if baseline is None:
         return recording
     return dataclasses.replace(recording, comparison=compare(baseline, recording))
-
-
-def _possible(
-    find: Callable[..., int],
-    pipeline: Pipeline,
-    wanted: int,
-    where: dict[str, Any],
-    timeout: float | None,
-    progress: Callable[[str], None],
-) -> int:
-    """How many samples there is time for; where that cannot be found out, all that are wanted."""
-    progress("finding out how large a batch there is time for")
-    try:
-        with contained(timeout):
-            return find(pipeline, wanted, **where)
-    except Exception:  # whatever records what fails says so, with the line
-        return wanted
-
-
-def _held(pipeline: Pipeline) -> float:
-    """Samples of the data set, where it says how many there are."""
-    try:
-        return len(pipeline.dataset)
-    except Exception:  # of the user's code: it has no length
-        return float("inf")

@@ -6,7 +6,7 @@ the whole one, which only has to be read and collated.
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from icediag.recording import RaggedRecord
 
 from .affordable import Clock, most_affordable
 from .companions import companions_kept, generators_kept
+from .containment import contained
 from .kept import Kept
 from .modes import eager, seed_all, train_mode
 from .preserve import preserved, unchanged
@@ -78,6 +79,33 @@ def steppable(
             return most_affordable(
                 stepper.step, len(samples), longest_s=longest_s, clock=clock, weights=weights
             )
+
+
+def possible(
+    find: Callable[..., int], pipeline: Pipeline, wanted: int, timeout: float | None, **where: Any
+) -> int:
+    """How many samples there is time for; where that cannot be found out, all that are wanted.
+
+    Args:
+        find: `readable` or `steppable`.
+        pipeline: What is to be run.
+        wanted: Samples.
+        timeout: Seconds that finding out may take; None for any time.
+        **where: `device` and `seed`.
+    """
+    try:
+        with contained(timeout):
+            return find(pipeline, wanted, **where)
+    except Exception:  # whatever records what fails says so, with the line
+        return wanted
+
+
+def held(pipeline: Pipeline) -> float:
+    """Samples of the data set, infinite where it does not say how many there are."""
+    try:
+        return len(pipeline.dataset)
+    except Exception:  # of the user's code: it has no length
+        return float("inf")
 
 
 def lengths(

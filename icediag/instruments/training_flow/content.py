@@ -314,7 +314,7 @@ def _wider(one: Tensor, other: Tensor) -> bool:
     ends = torch.tensor([0.1, 0.9], dtype=torch.float64)
     (low, high), (least, most) = one.quantile(ends).tolist(), other.quantile(ends).tolist()
     widths = sorted((high - low, most - least))
-    return widths[0] > 0 and widths[1] > WIDER * widths[0]
+    return bool(widths[0] > 0 and widths[1] > WIDER * widths[0])
 
 
 def _means(reader: Reader) -> dict[tuple[str, int], list[float]]:
