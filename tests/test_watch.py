@@ -17,7 +17,7 @@ import icediag
 from icediag.cli import main as command_line
 from icediag.instruments.trees.file import load_batch
 from icediag.watching import TrainingStoppedError, WatchWarning
-from icediag.watching.keep import BATCH, STATE
+from icediag.watching.keep import BATCH, STATE, Keeper
 from icediag.watching.log import LINES
 from icediag.watching.problem import Problem
 from icediag.watching.rules import WINDOW, Rules, Sample
@@ -126,6 +126,33 @@ def test_a_loss_that_is_not_finite_is_named_in_its_step(tmp_path: Path) -> None:
 def test_a_gradient_that_is_not_finite_is_named_at_once_or_by_its_loss() -> None:
     problems, _ = run(after_backward=poison_gradient)
     assert problems[0].kind == "non-finite" and problems[0].step in (21, 22)
+
+
+def test_the_batch_is_kept_whose_gradient_is_not_finite(tmp_path: Path) -> None:
+    """Its own loss is finite, that of the next step is not: the next batch is not to blame."""
+    steps = count(1)
+
+    def singular(predicted: Tensor, target: Tensor) -> Tensor:
+        loss = nn.functional.mse_loss(predicted, target)
+        # The root of 0 is 0, its derivative infinite.
+        return loss + (0 * predicted.sum()).sqrt() if next(steps) == 25 else loss
+
+    problems, _ = run(30, loss_of=singular, out=tmp_path)
+    first = problems[0]
+    assert (first.kind, first.step) == ("non-finite", 25)
+    assert first.message == "the gradient of 0.weight and 3 more is not finite at step 25"
+    x, _ = load_batch(tmp_path / BATCH)
+    assert torch.equal(x, list(batches(25))[-1][0])
+
+
+def test_a_gradient_of_no_few_parameters_is_no_alarm() -> None:
+    model: Any = net()
+    model[0].requires_grad_(False)
+    model[2].requires_grad_(False)
+    model.append(nn.Linear(2, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run(60, model=model)[0] == []
 
 
 def test_flat_at_the_baseline() -> None:
@@ -265,10 +292,45 @@ def test_the_batch_is_replayed_by_the_command(
     monkeypatch.setattr(sys, "argv", ["icediag", "shapes", "--events", "8", "--batch", path])
     command_line.main()
     out, err = capsys.readouterr()
-    assert "non-finite-value at collate" in out and err == ""
+    assert "non-finite-value at collate (icediag/model/collate.py:" in out and err == ""
     (tmp_path / "batch.pt").write_bytes(b"not a batch")
     assert command_line.main() == 2
     assert "expected a batch that a watch kept" in capsys.readouterr().err
+
+
+def test_the_batch_is_replayed_with_the_weights_that_broke_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from icediag.icecube import pipeline
+    from icediag.instruments.trees.file import save_batch
+
+    made = pipeline(n_events=8, batch_size=8)
+    save_batch(made.collate([made.dataset[i] for i in range(8)]), tmp_path / BATCH)
+    optimizer = torch.optim.SGD(made.model.parameters(), 0.1)
+    keeper = Keeper(made.model, optimizer, tmp_path)
+    with torch.no_grad():
+        next(made.model.parameters()).fill_(1e38)
+    keeper.keep(7)
+    keeper.write(None)
+    files = ["--batch", str(tmp_path / BATCH), "--state", str(tmp_path / STATE)]
+    monkeypatch.setattr(sys, "argv", ["icediag", "shapes", "--events", "8", *files])
+    command_line.main()
+    out, err = capsys.readouterr()
+    assert "error V01 non-finite-value at dom_encoder.encode.0" in out and err == ""
+    monkeypatch.setattr(sys, "argv", ["icediag", "shapes", "--events", "8", *files[:2]])
+    command_line.main()
+    assert "non-finite-value" not in capsys.readouterr().out
+    for content, word in (
+        (b"no state", "expected a state that a watch kept"),
+        (None, "does not fit"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["icediag", "shapes", "--events", "8", *files])
+        if content is None:
+            torch.save({"model": net().state_dict()}, tmp_path / STATE)
+        else:
+            (tmp_path / STATE).write_bytes(content)
+        assert command_line.main() == 2
+        assert word in capsys.readouterr().err
 
 
 def test_what_it_costs_is_measured_in_turn() -> None:

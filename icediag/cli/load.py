@@ -1,5 +1,6 @@
 """What a command works on: the built-in pipeline or the user's own, and on which device."""
 
+import functools
 import importlib
 import inspect
 import os
@@ -143,8 +144,41 @@ def replay(pipeline: Pipeline, batch: Path) -> Pipeline:
     from icediag.instruments.trees.file import load_batch
 
     load_batch(batch)
-    # Read anew for each run: what is done to one in place does not reach the next.
-    return replace(pipeline, dataset=[batch], collate=lambda _: load_batch(batch))
+
+    # Read anew for each run: what is done to one in place does not reach the next. It stands for
+    # the pipeline's own collate, whose place findings name.
+    @functools.wraps(pipeline.collate, assigned=(), updated=())
+    def kept(_: Any) -> Any:
+        return load_batch(batch)
+
+    return replace(pipeline, dataset=[batch], collate=kept)
+
+
+def restore(pipeline: Pipeline, state: Path) -> None:
+    """Put the weights that a watch kept into the pipeline's model. No code of the file's is run.
+
+    Raises:
+        IcediagError: The file cannot be read, holds none, or those of another model.
+    """
+    if not isinstance(pipeline.model, nn.Module):
+        raise IcediagError("--state: the model is no torch.nn.Module: it takes no weights")
+    try:
+        whole = torch.load(state, map_location="cpu", weights_only=True)
+        weights = whole["model"]
+        if not isinstance(weights, dict):
+            raise TypeError("no weights in it")
+    except OSError as error:
+        raise IcediagError(f"--state: {state} cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # a damaged file may raise anything in torch.load
+        reason = str(error).split("\n")[0][:120] or type(error).__name__
+        raise IcediagError(
+            f"--state: expected a state that a watch kept, got {state}: {reason}"
+        ) from None
+    try:
+        pipeline.model.load_state_dict(weights)
+    except Exception as error:  # of the user's own load_state_dict, too
+        reason = " ".join(str(error).split())[:200]
+        raise IcediagError(f"--state: {state} does not fit the model: {reason}") from None
 
 
 def resolve_device(device: str, pipeline: Pipeline) -> str:

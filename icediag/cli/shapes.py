@@ -49,6 +49,14 @@ def shapes(
             "--batch", metavar="FILE", help="Replay a batch that `icediag.watch` kept (batch.pt)."
         ),
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            "--state",
+            metavar="FILE",
+            help="With the weights that `icediag.watch` kept (last_good.pt).",
+        ),
+    ] = None,
     json: Annotated[
         Path | None, typer.Option("--json", help="Write the recording to this file.")
     ] = None,
@@ -65,7 +73,7 @@ def shapes(
     from icediag.instruments.weighing import record_weighing
     from icediag.reports.shapes import render_shapes
 
-    from .load import load_pipeline, replay, resolve_device, writable_folder
+    from .load import load_pipeline, replay, resolve_device, restore, writable_folder
 
     if json is not None:
         writable_folder(json.parent, "--json")
@@ -80,6 +88,8 @@ def shapes(
         batch_size=batch_size,
         seed=seed,
     )
+    if state is not None:
+        restore(loaded, state)
     if batch is not None:
         loaded = replay(loaded, batch)
         batch_size = 1

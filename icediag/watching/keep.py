@@ -71,5 +71,8 @@ class Keeper:
             except (TypeError, OSError) as error:
                 said.append(f"the batch could not be kept: {error}")
             else:
-                said.append(f"{BATCH} holds the batch: icediag shapes --batch replays it")
+                said.append(
+                    f"{BATCH} holds the batch: replayed by icediag shapes --batch {BATCH}, with "
+                    f"--state {STATE} by these weights"
+                )
         return said

@@ -11,6 +11,8 @@ from icediag.instruments.trees.walk import leaves
 
 from .rules import Sample
 
+#: How many small gradients are looked at in every step, and how small these are.
+GLANCED, GLANCED_SIZE = 3, 1 << 16
 #: Fewer rows than this say nothing of how predictions spread.
 MIN_ROWS = 4
 #: Layers whose rows of weights are units that can die.
@@ -55,6 +57,46 @@ def spread(predictions: Any) -> Tensor | None:
             size = rows.square().mean().sqrt()
             return rows.std(0).max() / size.clamp(min=torch.finfo(torch.float64).tiny)
     return None
+
+
+@dataclass(frozen=True)
+class Glance:
+    """Whether gradients are finite, from a few small ones: cheap enough for every step.
+
+    What is not finite spreads from where it is born to all that comes before it in the flow; what
+    comes before everything are the first parameters.
+
+    Attributes:
+        total: Sum of them all, on the device; not finite where one of them is not.
+    """
+
+    total: Tensor
+
+    @classmethod
+    def at(cls, parameters: list[tuple[str, Tensor]]) -> "Glance | None":
+        """Look at the first few small parameters, and at the last one."""
+        small = [
+            p.grad
+            for _, p in parameters
+            if p.grad is not None and p.grad.layout == torch.strided and p.numel() <= GLANCED_SIZE
+        ]
+        if not small:
+            return None
+        with torch.no_grad():
+            sums = [grad.sum(dtype=torch.float32) for grad in (*small[:GLANCED], small[-1])]
+            device = sums[0].device
+            return cls(torch.stack([one.to(device) for one in sums]).sum())
+
+    def bad(self, parameters: list[tuple[str, Tensor]]) -> tuple[str, ...]:
+        """Names of parameters whose gradient is not finite; on a GPU the loop may have gone on."""
+        if abs(float(self.total)) < float("inf"):
+            return ()
+        grads = [(name, p.grad) for name, p in parameters if p.grad is not None]
+        return tuple(
+            name
+            for name, grad in grads
+            if grad.layout == torch.strided and not bool(torch.isfinite(grad).all())
+        ) or ("a parameter",)
 
 
 @dataclass

@@ -79,16 +79,21 @@ class Rules:
         """Look at a sampled step."""
         step = sample.step
         if sample.bad_gradients:
-            first, *others = sample.bad_gradients
-            more = f" and {len(others)} more" if others else ""
-            message = f"the gradient of {first}{more} is not finite at step {step}"
-            yield from self._once("non-finite", step, message, {"parameters": sample.bad_gradients})
+            yield from self.gradient(step, sample.bad_gradients)
             return
         self._samples.append(sample)
         yield from self._still(step)
         yield from self._collapse(step)
         yield from self._clipping(step)
         yield from self._dead(step)
+
+    def gradient(self, step: int, bad: tuple[str, ...]) -> Iterator[Problem]:
+        """Look at the names of parameters whose gradient is not finite."""
+        if bad:
+            first, *others = bad
+            more = f" and {len(others)} more" if others else ""
+            message = f"the gradient of {first}{more} is not finite at step {step}"
+            yield from self._once("non-finite", step, message, {"parameters": bad})
 
     def _once(
         self, kind: Kind, step: int, message: str, evidence: dict[str, object]

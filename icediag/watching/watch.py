@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .keep import Keeper
 from .log import Log
-from .looks import Look, layers_of, names_of, spread
+from .looks import Glance, Look, layers_of, names_of, spread
 from .problem import Problem, TrainingStoppedError, WatchWarning
 from .rules import Rules
 
@@ -56,7 +56,8 @@ class Watch:
         self._hooks: list[Any] = []
         self._look: Look | None = None
         self._predictions: Any = None
-        self._losses: deque[tuple[int, Tensor, Any]] = deque()
+        self._glance: Glance | None = None
+        self._losses: deque[tuple[int, Tensor, Any, Glance | None]] = deque()
         self._spent, self._began = 0.0, 0.0
         self._sampled, self._kept = 0, 0
         self.steps = 0
@@ -118,7 +119,8 @@ class Watch:
         began = self._clock()
         self.steps += 1
         value = loss.detach() if isinstance(loss, Tensor) else torch.tensor(float(loss))
-        self._losses.append((self.steps, value, batch))
+        glance, self._glance = self._glance, None
+        self._losses.append((self.steps, value, batch, glance))
         try:
             # The loss first: where it is not finite, no gradient is.
             self._read_losses(0 if value.device.type == "cpu" else 1)
@@ -137,13 +139,18 @@ class Watch:
         finally:
             self._spent += self._clock() - began
 
-    def _affordable(self) -> bool:
-        return self._spent <= self._budget * (self._clock() - self._began)
+    def _affordable(self, part: float = 1.0) -> bool:
+        return self._spent <= part * self._budget * (self._clock() - self._began)
 
     def _before(self, *_: Any) -> None:
-        """Before the optimizer's step: look at gradients, if it is time."""
+        """Before the optimizer's step: look at a few gradients, and at all if it is time."""
         since = self.steps + 1 - self._sampled
         if self._sampled and (since < MOST or not self._affordable()):
+            # Half of the budget is left to the samples.
+            if self._affordable(0.5):
+                began = self._clock()
+                self._glance = Glance.at(self._parameters)
+                self._spent += self._clock() - began
             return
         began = self._clock()
         self._sampled = self.steps + 1
@@ -166,9 +173,13 @@ class Watch:
     def _read_losses(self, leave: int) -> None:
         """Read losses from the device, but for the last few."""
         while len(self._losses) > leave:
-            step, value, batch = self._losses.popleft()
+            step, value, batch, glance = self._losses.popleft()
             number = float(value)
             for problem in self._rules.loss(step, number):
+                self._say(problem, batch)
+            # The weights are lost with it: the loss of the next step would blame the next batch.
+            bad = glance.bad(self._parameters) if glance is not None and number == number else ()
+            for problem in self._rules.gradient(step, bad):
                 self._say(problem, batch)
             if self._log is not None and math.isfinite(number) and step == self._sampled:
                 self._log.scalars(step, {"loss": number})
@@ -222,10 +233,11 @@ def watch(
             watch.step(loss, batch)
     ```
 
-    Every loss is looked at, so that a value that is not finite is named within a step. Gradients,
-    weights and predictions are looked at in a tenth of the steps, which names what is wrong with
-    them within fifty; where that would take more than `budget` of the run's time, as of a network
-    whose step takes less than a millisecond, in fewer. Nothing of the loop is changed.
+    Every loss, and the gradient of a few parameters, is looked at, so that a value that is not
+    finite is named within a step. All gradients, weights and predictions are looked at in a tenth
+    of the steps, which names what is wrong with them within fifty; where that would take more than
+    `budget` of the run's time, as of a network whose step takes less than a millisecond, in fewer.
+    Nothing of the loop is changed.
 
     Args:
         model: What is trained.
