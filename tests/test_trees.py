@@ -207,6 +207,27 @@ def test_what_moves_itself_moves_itself() -> None:
     assert moved.moved_to == META and moved.x.device == META
 
 
+class Slotted:
+    __slots__ = ("n_rows", "x")
+
+    def __init__(self, x: Any) -> None:
+        self.x, self.n_rows = x, 1
+
+
+def test_objects_of_other_kinds_are_moved_in_a_copy() -> None:
+    kinds: tuple[Any, ...] = (Plain(x={"a": [ONE]}, name="first"), Slotted({"a": [ONE]}))
+    for own in kinds:
+        moved = move(own, META)
+        assert type(moved) is type(own) and paths(moved) == paths(own) == ["x.a.0"]
+        assert moved.x["a"][0].device == META and own.x["a"][0].device == CPU
+
+
+def test_moving_ends_where_an_object_holds_itself() -> None:
+    ring: Any = Plain(x=ONE)
+    ring.next = ring
+    assert move(ring, META).x.device == META
+
+
 def test_mappings_keep_their_type() -> None:
     assert type(move(OrderedDict(a=ONE), META)) is OrderedDict
     assert type(move(UserDict(a=ONE), META)) is UserDict

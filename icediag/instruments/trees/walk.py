@@ -133,12 +133,15 @@ def put_attribute(thing: Any, name: str, value: Any) -> None:
         object.__setattr__(thing, name, value)
 
 
-def move(tree: Any, device: torch.device) -> Any:
+def move(tree: Any, device: torch.device, depth: int = MAX_DEPTH) -> Any:
     """The same tree on `device`.
 
-    Something with a `to` of its own moves itself; of other objects that are neither containers nor
-    dataclasses the tensors stay where they are.
+    Something with a `to` of its own moves itself; of other objects a shallow copy takes the
+    tensors along, and the user's own stays where it is. What lies deeper than `depth` nobody sees.
     """
+    if depth < 0:
+        return tree
+    below = depth - 1
     if isinstance(tree, (str, bytes, int, float, bool, type(None))):
         return tree
     tensors = [thing for _, thing in held(tree) if isinstance(thing, Tensor)]
@@ -147,20 +150,23 @@ def move(tree: Any, device: torch.device) -> Any:
     if callable(getattr(tree, "to", None)):
         return tree.to(device)
     if isinstance(tree, Mapping):
-        return refilled(tree, {key: move(value, device) for key, value in tree.items()})
+        return refilled(tree, {key: move(value, device, below) for key, value in tree.items()})
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(move(value, device) for value in tree))
+        return type(tree)(*(move(value, device, below) for value in tree))
     if isinstance(tree, (list, tuple)):
-        items = [move(value, device) for value in tree]
+        items = [move(value, device, below) for value in tree]
         return items if isinstance(tree, list) else tuple(items)
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         changes = {
-            field.name: move(getattr(tree, field.name), device)
+            field.name: move(getattr(tree, field.name), device, below)
             for field in dataclasses.fields(tree)
             if field.init
         }
         return dataclasses.replace(tree, **changes)
-    return tree
+    twin = copy.copy(tree)
+    for name, value in attributes_of(twin).items():
+        put_attribute(twin, name, move(value, device, below))
+    return twin
 
 
 def refilled(tree: Mapping[Any, Any], values: dict[Any, Any]) -> Any:
