@@ -81,10 +81,15 @@ def _head(recording: Recording, record: GradientsRecord) -> Text:
         text.append(f"\nloss {number(record.loss)}")
     if record.noise is not None:
         text.append(
-            f" · gradient noise {number(record.noise)} (variance between micro-batches over the "
-            "square of the mean)"
+            f" · gradient noise {_noise(record.noise, record)} (variance between micro-batches "
+            "over the square of the mean)"
         )
     return text
+
+
+def _noise(value: float | None, record: GradientsRecord) -> str:
+    """Gradient noise; where so few micro-batches do not tell a mean from 0, that it is more."""
+    return f">{record.micro_batches}" if value == math.inf else number(value)
 
 
 def _bar(value: float | None, low: float, high: float) -> str:
@@ -154,7 +159,7 @@ def _parameters(record: GradientsRecord, everything: bool) -> Iterator[Renderabl
             number(p.weight),
             number(p.gradient),
             "-" if p.gradient is None else f"{100 * p.zeros:.0f} %",
-            number(p.noise),
+            _noise(p.noise, record),
             number(p.ratio),
         )
     yield section("parameters", table)

@@ -1,5 +1,6 @@
 """`icediag overfit` and `icediag gradients` from the outside."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -169,6 +170,19 @@ def test_letters_of_what_could_not_be_seen(
             assert text.endswith("\n")
         record = recording.overfit if render is render_overfit else recording.gradients
         assert draw(record, "a $ title").startswith(PNG)
+
+
+def test_noise_that_hides_the_mean_is_said_to_be_more_than_can_be_told() -> None:
+    from icediag.records.gradients import GradientsRecord, ParameterFlow
+
+    def text(noise: float) -> str:
+        flow = ParameterFlow(name="w", stage="model", axes=2, gradient=1.0, noise=noise)
+        record = GradientsRecord(parameters=(flow,), micro_batches=4, events=8, noise=noise)
+        recording = Recording(pipeline="p", batch_size=8, gradients=record)
+        return render_gradients(recording, judge(recording, []), width=80)
+
+    assert text(math.inf).count(">4") == 2 and "inf" not in text(math.inf)
+    assert text(2.5).count("2.5") == 2
 
 
 @pytest.fixture

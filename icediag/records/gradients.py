@@ -24,7 +24,8 @@ class ParameterFlow:
         training: Whether its module was in training mode as it was found.
         gradient: Norm of its gradient, mean over the micro-batches; None where none came.
         zeros: Share of values whose gradient was 0 in all of them.
-        noise: Variance of the gradient over micro-batches, over the square of their mean.
+        noise: Variance of the gradient over micro-batches, over the square of their mean; infinite
+            where the mean cannot be told from 0, which says that it is more than their number.
         weight: Norm.
         drawn: Whether it is as torch draws the weights of linear layers and convolutions: uniform
             up to the inverse root of what goes in.
