@@ -162,6 +162,7 @@ def _paced(monkeypatch: pytest.MonkeyPatch, n: int, needs: tuple[str, ...]) -> R
 def test_a_check_follows_no_more_samples_than_there_is_time_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(examining, "MAY", (0, 0, 0))
     recording = _paced(monkeypatch, 80, ("lines", "histograms"))
     assert (recording.batch_size, recording.followed) == (80, 8)
     assert recording.lines is not None and recording.lines.batch_size == 80
@@ -173,7 +174,7 @@ def test_a_check_follows_no_more_samples_than_there_is_time_for(
 def test_what_was_counted_whole_or_is_small_is_followed_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for n, needs in ((80, ("operations",)), (examining.UNASKED, ())):
+    for n, needs in ((80, ("operations",)), (80, ()), (examining.UNASKED, ())):
         recording = _paced(monkeypatch, n, needs)
         assert (recording.batch_size, recording.followed) == (n, None)
         assert "batch size" not in {item.name for item in recording.not_judged}

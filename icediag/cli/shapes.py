@@ -62,15 +62,10 @@ def shapes(
     ] = None,
 ) -> int:
     """Show shape and range of every tensor from the data set to the gradients."""
-    from dataclasses import replace
-
     from rich.console import Console
 
     from icediag.checks import judge
-    from icediag.instruments.bounds import record_bounds
-    from icediag.instruments.provenance.run import record_with_origins
-    from icediag.instruments.recorder.record import record
-    from icediag.instruments.weighing import record_weighing
+    from icediag.instruments.examine import examine
     from icediag.reports.shapes import render_shapes
 
     from .load import load_pipeline, replay, resolve_device, restore, writable_folder
@@ -94,15 +89,10 @@ def shapes(
         loaded = replay(loaded, batch)
         batch_size = 1
     place = resolve_device(device, loaded)
-    run = record_with_origins if origins else record
-    recording = run(loaded, batch_size=batch_size, device=place, seed=seed)
-    if recording.provenance is not None:
-        # Weights of a mean are judged by their signs too, beside what is declared of them.
-        weighed = record_weighing(loaded, batch_size=batch_size, device=place, seed=seed)
-        recording = replace(recording, weighing=weighed)
+    needs = {"provenance", "weighing"} if origins else set()
     if bounds:
-        proved = record_bounds(loaded, batch_size=batch_size, device=place, seed=seed)
-        recording = replace(recording, bounds=proved)
+        needs.add("bounds")
+    recording = examine(loaded, needs=needs, batch_size=batch_size, device=place, seed=seed)
     if json is not None:
         recording.save(json)
     console = Console()

@@ -27,11 +27,13 @@ from .running.containment import FORKS, ExitedError, TimedOutError, contained
 from .running.pace import held, lengths, possible, steppable
 from .running.paths import without_paths
 from .running.reasons import raised, reason_of
+from .running.room import left_bytes
 from .running.young import young
 from .squashing import record_squashing
 from .training_flow import record_training_flow
 from .weighing import record_weighing
 from .work import record_lines, record_operations
+from .work.foresee import Load, foreseen
 
 #: Seconds for steps that are timed; `icediag profile` takes more.
 CLOCK_S = 1.5
@@ -92,6 +94,10 @@ INSTRUMENTS: tuple[Instrument, ...] = (
 
 FOLLOWING = "following one batch"
 PACING = "finding out how large a batch there is time for"
+#: Operations, bytes and floating point operations of a step that may be taken: a core needs ten or
+#: twenty seconds for it. The default network's at 256 events is expected to take half of that at
+#: most, that of the case eleven times as much.
+MAY = (200_000, 2 * 10**11, 5 * 10**12)
 #: Samples up to which nobody asks whether there is time for a step of them.
 UNASKED = 64
 #: Seconds for counting before anything is known of the pipeline: one that hangs is to be named by
@@ -145,7 +151,7 @@ def examine(
     forks = FORKS.count
     running = _Running(pipeline, timeout, progress, device=device, seed=seed)
     wanted = pipeline.batch_size if batch_size is None else batch_size
-    most = running.pace(wanted, needs) if paced else wanted
+    most = running.pace(wanted) if paced else wanted
     follow = record_with_origins if "provenance" in needs else record
     progress(FOLLOWING)
     try:
@@ -192,19 +198,20 @@ class _Running:
         #: What was recorded before the flow: field -> record.
         self._early: dict[str, Any] = {}
 
-    def pace(self, wanted: int, needs: Collection[str]) -> int:
-        """How many of the samples that are wanted a step can be taken on in the time there is."""
+    def pace(self, wanted: int) -> int:
+        """How many of the samples that are wanted a step can be taken on in the time there is.
+
+        By counts first: they foresee a late long sample, where times have to expect the worst.
+        """
         if min(wanted, held(self._pipeline)) <= UNASKED:
             return wanted
-        if "operations" in needs:
-            instrument = next(i for i in INSTRUMENTS if i.field == "operations")
-            limit = EARLY_S if self._timeout is None else min(EARLY_S, self._timeout)
-            counted = self._seen(instrument, wanted, {}, limit)
-            if not isinstance(counted, str):
-                self._early["operations"] = counted
-                # What was counted of the whole batch is no more than can be run.
-                if counted.runs and counted.runs[-1].samples == counted.batch_size:
-                    return wanted
+        instrument = next(i for i in INSTRUMENTS if i.field == "operations")
+        limit = EARLY_S if self._timeout is None else min(EARLY_S, self._timeout)
+        counted = self._seen(instrument, wanted, {}, limit)
+        if not isinstance(counted, str):
+            self._early["operations"] = counted
+            if foreseen(counted, Load(*MAY, left_bytes())):
+                return wanted
         self._progress(PACING)
         return possible(steppable, self._pipeline, wanted, self._timeout, **self._where)
 

@@ -78,9 +78,7 @@ def next_size(record: OperationsRecord, most: Load) -> int | None:
     last, whole = record.runs[-1].samples, record.batch_size
     if last >= whole:
         return None
-    works = [extended(row, record) for row in record.operations]
-    known = _load(work for work in works if work.fitted)
-    unknown = _load(work for work in works if not work.fitted)
+    known, unknown = _expected(record)
     if known.plus(unknown, whole / last).within(most):
         return whole
     between = FURTHER * last
@@ -99,3 +97,20 @@ def next_size(record: OperationsRecord, most: Load) -> int | None:
     part = between / whole
     expected = counted.plus(known, part).plus(unknown, FURTHER * part)
     return between if expected.within(most) else None
+
+
+def foreseen(record: OperationsRecord, most: Load) -> bool:
+    """Whether a step of the whole batch is expected to take no more than this."""
+    if not record.runs:
+        return False
+    known, unknown = _expected(record)
+    return known.plus(unknown, record.batch_size / record.runs[-1].samples).within(most)
+
+
+def _expected(record: OperationsRecord) -> tuple[Load, Load]:
+    """What the whole batch takes: of operations whose growth is known, and of all others."""
+    works = [extended(row, record) for row in record.operations]
+    return (
+        _load(work for work in works if work.fitted),
+        _load(work for work in works if not work.fitted),
+    )
