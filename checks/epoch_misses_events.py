@@ -2,12 +2,15 @@
 
 What it looks at:
     The indices that the loader's sampler gives over four epochs, against the size of its data set.
+    Of an iterable data set, whether its workers give the same batches.
 Why it hurts:
     Events that never come are not learned from, while others count twice.
 A bad run:
-    A sampler made from a list of indices with mistakes in it, such as i // 2.
+    A sampler made from a list of indices with mistakes in it, such as i // 2; a stream that each
+    of the loader's workers reads from beginning to end.
 What to do:
     Give every index once an epoch; make the sampler from the data set that the loader reads.
+    Have each worker read its own share of a stream.
 Limits:
     A warning where the same samples are repeated in every epoch while others never come. Drawing
     with replacement, a part of the data set that is held out by its sampler, and a last batch that
@@ -52,6 +55,32 @@ def _judged(order: Order) -> tuple[Severity, str, str] | None:
     return None
 
 
+def _alike(order: Order) -> Finding:
+    """Of workers that each read all of a stream."""
+    return Finding(
+        code=CODE,
+        name=NAME,
+        severity="warning",
+        stage="loader",
+        message=(
+            f"Of the first {order.batches} batches of {order.sampler}, {order.doubled} hold the "
+            f"same samples as another of its {order.workers} workers gave just before: an epoch "
+            f"repeats each sample {order.workers} times."
+        ),
+        evidence={
+            "sampler": order.sampler,
+            "workers": order.workers,
+            "batches": order.batches,
+            "distinct": order.distinct,
+            "doubled": order.doubled,
+        },
+        remedy=(
+            "Have each worker read its own share: torch.utils.data.get_worker_info() tells which "
+            "it is, and of how many."
+        ),
+    )
+
+
 def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     """Count what comes, and how often."""
     record = recording.training_flow
@@ -61,6 +90,8 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
     order = record.order
     if order is None:
         return unseen(record, ("loader", "order"), NAME) or ()
+    if order.kind == "content" and order.distinct > 1 and 2 * order.doubled >= order.batches:
+        return (_alike(order),)
     if order.kind == "content":
         return Unjudged(name=NAME, reason="the loader does not show which samples it takes")
     if order.replicas > 1:

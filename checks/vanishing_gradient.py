@@ -16,6 +16,7 @@ Limits:
     such row. Recurrent nets are not unrolled in time.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -30,6 +31,8 @@ NEEDS = ("gradients",)
 #: Layers in a row, and decades from the last to the first of them.
 LEAST = 4
 DECADES = 5.0
+#: Share of a fall that one layer makes, from which on it is no matter of depth.
+ALONE = 0.7
 
 
 def weights_of(record: GradientsRecord) -> list[ParameterFlow]:
@@ -50,9 +53,12 @@ def weights_of(record: GradientsRecord) -> list[ParameterFlow]:
 
 
 def longest_fall(logarithms: Sequence[float]) -> tuple[float, int, int] | None:
-    """The largest fall towards the beginning that no layer interrupts.
+    """The largest fall towards the beginning that no layer interrupts, and none makes up alone.
 
-    Example: for [-9, -7, -5, -2, -3] it is (7, 0, 3).
+    Layers stand in a row in which not each passes on what the one after it gives: the weights of
+    queries and keys get next to nothing where attention is even, and stand between others.
+
+    Example: for [-9, -7, -5, -2, -3] it is (7, 0, 3); for [-9, -3, -2.5, -2] there is none.
 
     Returns:
         Decades, and positions of its first and last layer; None where no row is long enough.
@@ -63,7 +69,9 @@ def longest_fall(logarithms: Sequence[float]) -> tuple[float, int, int] | None:
         if i < len(logarithms) and logarithms[i] > logarithms[i - 1]:
             continue
         fall = logarithms[i - 1] - logarithms[start]
-        if i - start >= LEAST and (best is None or fall > best[0]):
+        row = logarithms[start:i]
+        leap = max((b - a for a, b in itertools.pairwise(row)), default=0.0)
+        if i - start >= LEAST and leap <= ALONE * fall and (best is None or fall > best[0]):
             best = fall, start, i - 1
         start = i
     return best

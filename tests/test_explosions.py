@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from icediag import Pipeline
-from icediag.checks import exploding_gradient, judge
+from icediag.checks import exploding_gradient, judge, vanishing_gradient
 from icediag.instruments.gradient_flow.run import record_gradients
 from icediag.recording import Recording
 from icediag.records.gradients import GradientsRecord
@@ -98,6 +98,43 @@ def test_a_table_of_names_multiplies_nothing() -> None:
     record = gradients(Named())
     assert next(p for p in record.parameters if p.name == "table.weight").gain is None
     assert exploding_gradient.leaps_of(record) == []
+
+
+class Branched(nn.Module):
+    """Blocks of attention in one head, drawn as in many language models: small."""
+
+    def __init__(self, spread: float) -> None:
+        super().__init__()
+        self.lift, self.last = nn.Linear(5, 32), nn.Linear(32, 1)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict({k: nn.Linear(32, 32, bias=False) for k in ("q", "k", "v", "o")})
+            for _ in range(3)
+        )
+        for p in self.parameters():
+            nn.init.normal_(p, std=spread)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.lift(x)[None]
+        for block in self.blocks:
+            assert isinstance(block, nn.ModuleDict)
+            q, k, v = (block[name](nn.functional.layer_norm(hidden, (32,))) for name in "qkv")
+            hidden = hidden + block["o"]((q @ k.mT / 32**0.5).softmax(-1) @ v)
+        out: Tensor = self.last(hidden)[0]
+        return out
+
+
+def test_queries_and_keys_of_even_attention_are_no_depth() -> None:
+    for spread in (0.02, 2e-3):
+        torch.manual_seed(2)
+        recording = Recording(
+            pipeline="explosions", batch_size=16, gradients=gradients(Branched(spread))
+        )
+        assert judge(recording, [exploding_gradient, vanishing_gradient]).findings == ()
+
+
+def test_a_fall_is_one_that_many_layers_make() -> None:
+    assert vanishing_gradient.longest_fall([-9, -7, -5, -2, -3]) == (7, 0, 3)
+    assert vanishing_gradient.longest_fall([-9, -3, -2.5, -2]) is None
 
 
 class Tokened(nn.Module):

@@ -257,6 +257,31 @@ def test_order_of_loaders(name: str) -> None:
     assert named(pipeline(loader=make)) == expected
 
 
+class Shared(torch.utils.data.IterableDataset[Tensor]):
+    """Each worker reads its own share, or all of it."""
+
+    def __init__(self, shares: bool, shuffles: bool = False) -> None:
+        super().__init__()
+        self.shares, self.shuffles = shares, shuffles
+
+    def __iter__(self) -> Iterator[Tensor]:
+        info = torch.utils.data.get_worker_info()
+        first, step = (info.id, info.num_workers) if info and self.shares else (0, 1)
+        samples = list(table())[first::step]
+        order = torch.randperm(len(samples)) if self.shuffles else torch.arange(len(samples))
+        return iter([samples[int(i)] for i in order])
+
+
+def test_workers_that_each_read_all_of_a_stream_are_named() -> None:
+    def found(workers: int, *how: bool) -> list[str]:
+        loader = DataLoader(Shared(*how), 10, num_workers=workers)
+        return [name for name, _ in named(pipeline(loader=lambda: loader))]
+
+    assert found(2, False) == ["never-shuffled", "epoch-misses-events"]
+    assert found(2, True) == found(0, False) == ["never-shuffled"]
+    assert found(2, True, True) == []
+
+
 def test_a_stream_is_not_told_to_take_what_torch_refuses() -> None:
     remedies = {}
     for name in ("in-order", "still-stream"):

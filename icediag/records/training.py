@@ -71,6 +71,8 @@ class Order:
         repeated: Samples that came more than once in the first epoch.
         same_repeated: How many of these came more than once in every epoch.
         replicas: Processes that share the data set, of a distributed sampler.
+        workers: Processes that read, where the content of batches was seen.
+        doubled: Batches that hold what another worker gave just before; 0 with fewer than two.
     """
 
     kind: Literal["indices", "content"]
@@ -87,6 +89,8 @@ class Order:
     repeated: int = 0
     same_repeated: int = 0
     replicas: int = 1
+    workers: int = 0
+    doubled: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -112,6 +112,9 @@ def _keys(loader: Any) -> list[bytes]:
 
 def _by_content(loader: Any) -> Order:
     epochs: Sequence[list[bytes]] = [_keys(loader) for _ in range(2)]
+    first, workers = epochs[0], int(getattr(loader, "num_workers", 0) or 0)
+    # Workers give their batches in turn.
+    before = [first[max(0, k - workers + 1) : k] if workers > 1 else [] for k in range(len(first))]
     return Order(
         kind="content",
         sampler=type(loader).__name__,
@@ -121,4 +124,6 @@ def _by_content(loader: Any) -> Order:
         taken=len(epochs[0]),
         same=epochs[0] == epochs[1],
         distinct=len(set(epochs[0])),
+        workers=workers,
+        doubled=sum(key in others for key, others in zip(first, before, strict=True)),
     )
