@@ -103,6 +103,27 @@ class Crossed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Foresight:
+    """Predictions along a sequence that are held against later places of what the model reads.
+
+    Attributes:
+        tensor: Of the batch.
+        output: Path of the predictions.
+        lag: How many places later.
+        tried: Places whose value was replaced.
+        leaking: In how many of these the prediction that is held against the value moved with it.
+        size: The largest such move, relative to the size of the predictions.
+    """
+
+    tensor: str
+    output: str
+    lag: int
+    tried: int
+    leaking: int
+    size: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Point:
     """The loss and its slopes at some predictions.
 
@@ -259,6 +280,7 @@ class LossRecord:
         periodic: Those whose domain is periodic.
         targets: What of the batch it goes by; None where that could not be tried.
         rows: Which target moves which row; None where that could not be tried.
+        foresight: Predictions of what comes next in a sequence; None where there are none.
         crossed: Where all pairs of rows are made by broadcasting; None where they are not.
         idle: Columns of the targets that it does not go by.
         unused: Columns that the pipeline declares as outputs and that have no slope anywhere.
@@ -282,6 +304,7 @@ class LossRecord:
     periodic: tuple[str, ...] = ()
     targets: Targets | None = None
     rows: Rows | None = None
+    foresight: Foresight | None = None
     crossed: Crossed | None = None
     idle: tuple[IdleColumn, ...] = ()
     unused: tuple[str, ...] = ()

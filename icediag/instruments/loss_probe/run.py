@@ -22,6 +22,7 @@ from icediag.instruments.trees.walk import leaves, move
 from icediag.pipeline import Pipeline
 from icediag.recording import Unjudged
 from icediag.records.loss import (
+    Foresight,
     IdleColumn,
     LossRecord,
     MetricSeen,
@@ -35,6 +36,7 @@ from icediag.records.loss import (
 
 from .columns import idle_columns
 from .crossed import crossed
+from .foresight import foresight
 from .metrics import look_at_metrics
 from .points import STEPS, Finder, look_at
 from .probe import Probe, still
@@ -197,6 +199,7 @@ class _Probing:
             periodic=tuple(k for k, domain in self.pipeline.outputs.items() if domain.periodic),
             targets=targets,
             rows=rows,
+            foresight=self._foresight(probe, targets),
             crossed=self._try("pairs of rows", lambda: crossed(probe)),
             idle=idle,
             unused=self._try("unused outputs", lambda: self._unused(probe), ()),
@@ -301,6 +304,21 @@ class _Probing:
         if targets is None:
             return ()
         return idle_columns(probe, targets, spaces, list(self.pipeline.outputs))
+
+    def _foresight(self, probe: Probe, targets: Targets | None) -> Foresight | None:
+        """Whether predictions of what comes next read it."""
+        if targets is None:
+            return None
+
+        def predict(batch: Any) -> Any:
+            probe.begin()
+            return self._predict(batch)
+
+        seen = targets
+        found: Foresight | None = self._try(
+            "predictions of what comes next", lambda: foresight(probe, seen, predict)
+        )
+        return found
 
     def _metrics(
         self, probe: Probe, targets: Targets | None, best: dict[str, Tensor] | None
