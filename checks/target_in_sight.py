@@ -48,10 +48,10 @@ def check(recording: Recording) -> tuple[Finding, ...] | Unjudged:
             severity="error",
             stage="model",
             message=(
-                f"{record.name} holds each prediction against what stands {seen.lag} {places} later "
-                f"in {seen.tensor or 'the batch'}, and the model reads it: in {seen.leaking} of "
-                f"{seen.tried} places tried, {named(seen.output)} moves with the value that it is "
-                f"to predict, by up to {seen.size:.2g} of its size."
+                f"{record.name} holds each prediction against what stands {seen.lag} {places} "
+                f"later in {seen.tensor or 'the batch'}, and the model reads it: in "
+                f"{seen.leaking} of {seen.tried} places tried, {named(seen.output)} moves with the "
+                f"value that it is to predict, by up to {seen.size:.2g} of its size."
             ),
             evidence={
                 "tensor": seen.tensor,

@@ -264,10 +264,11 @@ class Shared(torch.utils.data.IterableDataset[Tensor]):
         super().__init__()
         self.shares, self.shuffles = shares, shuffles
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Any]:
         info = torch.utils.data.get_worker_info()
         first, step = (info.id, info.num_workers) if info and self.shares else (0, 1)
-        samples = list(table())[first::step]
+        data = table()
+        samples: list[Any] = [data[k] for k in range(first, len(data), step)]
         order = torch.randperm(len(samples)) if self.shuffles else torch.arange(len(samples))
         return iter([samples[int(i)] for i in order])
 
