@@ -345,5 +345,6 @@ def test_what_it_costs_is_measured_in_turn() -> None:
         config=NetworkConfig(d_model=8, n_heads=1, n_layers=1),
         clock=lambda: float(next(ticks)),
     )
-    assert (row.pairs, row.ratio, row.part_ms) == (3, 1.0, 1000.0)
-    assert row.part.startswith("2 steps with icediag.watch")
+    assert (row.pairs, row.ratio, row.part_ms) == (3, 1.0, 2000.0)  # of two steps, a second each
+    assert row.part.startswith("2 steps with icediag.watch (")
+    assert "by its own clock, budget 1%" in row.part
