@@ -56,6 +56,7 @@ def told_of(effect: Effect, record: EffectsRecord) -> dict[str, Any]:
         "interval": None if interval is None else list(interval),
         "at_most": effect.at_most,
         "as_it_is": list(effect.as_it_is),
+        "ceiling": effect.ceiling,
         "repaired": list(effect.repaired),
         "seeds": record.seeds,
         "steps": record.steps,
@@ -84,8 +85,13 @@ def sentence(effect: Effect, record: EffectsRecord) -> str:
         "refuted": "no effect on learning that matters",
         "too short": "effect on learning not measured, neither training got far enough",
     }[effect.answer]
+    capped = (
+        f"; losses above {effect.ceiling:.3g}, that of knowing nothing, count as that"
+        if effect.capped
+        else ""
+    )
     return (
         f"{said[0].upper()}{said[1:]}: as it is, the loss after {record.steps} steps of "
         f"{record.events} events is {effect.mean:+.3g} beside that with {effect.repair} "
-        f"({within}{most}, {record.seeds} seeds)."
+        f"({within}{most}, {record.seeds} seeds{capped})."
     )

@@ -61,7 +61,9 @@ def _won(finding: Finding) -> float | None:
         return None
     if not isinstance(losses, (list, tuple)) or not losses:
         return None
-    mean = abs(sum(losses) / len(losses))
+    ceiling = effect.get("ceiling")
+    top = ceiling if isinstance(ceiling, float) else math.inf
+    mean = abs(sum(min(loss, top) for loss in losses) / len(losses))
     share = difference / mean if mean > 0 else math.nan
     return min(1.0, max(0.0, share)) if math.isfinite(share) else None
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from icediag import Domain, Pipeline, Raw
-from icediag.causes import SPEAKS_TO, told_of, with_effects
+from icediag.causes import SPEAKS_TO, sentence, told_of, with_effects
 from icediag.checks import CHECKS, judge
 from icediag.finding import Diagnosis, Finding, Severity
 from icediag.instruments.effects.repairs import repairs_of, shuffled
@@ -214,6 +215,27 @@ def test_answers(
         kind="rate", stage="x", repair="y", as_it_is=as_it_is, repaired=repaired, fall=fall
     )
     assert effect.answer == answer
+
+
+def test_a_seed_that_goes_far_astray_does_not_hide_the_others() -> None:
+    """Losses of a network on bytes of images, beside it on what they are scaled to."""
+    astray = Effect(
+        kind="standardised features",
+        stage="stem",
+        repair="y",
+        as_it_is=(1.40, 1.42, 4.60, 2.01, 1.40, 32.6, math.inf),
+        repaired=(0.001, 0.001, 0.003, 0.002, 0.0, 0.001, 0.001),
+        fall=1.3,
+        unit=1.386,
+    )
+    assert astray.answer == "confirmed" and not astray.capped  # infinite: there is no interval
+    astray = replace(astray, as_it_is=(*astray.as_it_is[:-1], 1.94))
+    assert astray.answer == "not shown"
+    capped = replace(astray, ceiling=1.386)
+    assert capped.answer == "confirmed" and capped.capped
+    assert capped.mean == pytest.approx(1.385, abs=0.01)
+    record = EffectsRecord(effects=(capped,), seeds=7, steps=60, events=16)
+    assert "losses above 1.39, that of knowing nothing, count as that" in sentence(capped, record)
 
 
 def test_the_interval_is_students() -> None:

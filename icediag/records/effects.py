@@ -41,6 +41,9 @@ class Effect:
             seeds, in that of the two trainings where it fell further.
         unit: What differences are measured by: the way from the baseline to the floor, or the
             baseline, or the loss where that is not known.
+        ceiling: Loss of knowing nothing, where at least one of the trainings came below it: one
+            that ends above it has learnt nothing, however far above. Without, one seed that went
+            astray hides that all the others tell the same.
     """
 
     kind: RepairKind
@@ -50,6 +53,7 @@ class Effect:
     repaired: tuple[float, ...] = ()
     fall: float = 0.0
     unit: float = 1.0
+    ceiling: float | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError where seeds are missing on one side."""
@@ -59,8 +63,16 @@ class Effect:
     @property
     def differences(self) -> tuple[float, ...]:
         """As it is minus repaired, seed by seed: above 0 where the repair helps."""
-        pairs = zip(self.as_it_is, self.repaired, strict=True)
+        top = math.inf if self.ceiling is None else self.ceiling
+        pairs = [
+            (min(a, top), min(b, top)) for a, b in zip(self.as_it_is, self.repaired, strict=True)
+        ]
         return tuple(0.0 if a == b else a - b for a, b in pairs)
+
+    @property
+    def capped(self) -> bool:
+        """Whether a loss counts as that of knowing nothing, and is above it."""
+        return self.ceiling is not None and max(*self.as_it_is, *self.repaired) > self.ceiling
 
     @property
     def mean(self) -> float:

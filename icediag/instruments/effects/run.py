@@ -104,7 +104,7 @@ def _record(
     events, seeds, steps = _affordable(bench, min(asked, n), len(arms), budget)
     pool = min(n, max(events, events * steps // REPEATS))
     losses: list[list[float]] = [[] for _ in arms]
-    falls: list[list[float]] = [[] for _ in arms]
+    falls: list[list[tuple[float, float]]] = [[] for _ in arms]
     for i in range(seeds):
         if i >= 2 and clock() - began > budget * (i / (i + 1) + 0.25):
             skipped.append(f"{seeds - i} of {seeds} seeds: the {budget:g} seconds were spent")
@@ -112,9 +112,17 @@ def _record(
         row = [_train(bench, arm, i, events, pool, steps) for arm in arms]
         for at, (first, last) in enumerate(row):
             losses[at].append(last)
-            falls[at].append(first - last if math.isfinite(last) else 0.0)
-    unit = _unit(recording, losses[0])
-    fell = [statistics.fmean(fall) for fall in falls]
+            falls[at].append((first, last))
+    unit, baseline = _unit(recording, losses[0]), _baseline(recording)
+    learnt = baseline is not None and any(last < baseline for of in losses for last in of)
+    ceiling = baseline if learnt else None
+    top = math.inf if ceiling is None else ceiling
+    fell = [
+        statistics.fmean(
+            min(first, top) - min(last, top) if math.isfinite(last) else 0.0 for first, last in of
+        )
+        for of in falls
+    ]
     effects = [
         Effect(
             kind=arm[0].kind,
@@ -124,6 +132,7 @@ def _record(
             repaired=tuple(losses[at]),
             fall=max(fell[0], fell[at]),
             unit=unit,
+            ceiling=ceiling,
         )
         for at, arm in enumerate(arms)
         if at
@@ -213,6 +222,14 @@ class _Stream(Batches):
         """Called after each step: the next one gets other events."""
         self._step = None
         return False
+
+
+def _baseline(recording: Recording) -> float | None:
+    """What knowing nothing scores: as estimated beside the loss's floor, or as stated."""
+    batch = recording.overfit.batch if recording.overfit is not None else None
+    if batch is not None and batch.baseline is not None:
+        return batch.baseline
+    return recording.baseline_loss
 
 
 def _unit(recording: Recording, losses: list[float]) -> float:
