@@ -221,7 +221,7 @@ def _givers(
             hooks.callback(module.register_forward_hook(after).remove)
         columns, _ = output_columns(bench.predict(batch()), names)
     givers: dict[str, tuple[nn.Module, int]] = {}
-    for name in wanted & set(columns):
+    for name in (column for column in columns if column in wanted):
         values = columns[name].detach().double().reshape(-1)
         for module, table in seen:
             if table.shape[0] != len(values):
